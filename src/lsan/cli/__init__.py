@@ -1,0 +1,53 @@
+"""The `lsan` command. One module a subcommand; each is imported only when it is the one that runs."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from lsan.errors import LsanError
+
+#: Subcommand -> one line of help. `lsan NAME` runs `lsan.cli.NAME`, which offers `add_arguments` and `run`.
+COMMANDS = {
+    "prepare": "turn an interaction log into a dataset folder",
+    "fetch": "download a public dataset from its publisher",
+    "simulate": "write the log of the built-in simulated shop",
+    "train": "train a model on a dataset, or resume a run",
+    "evaluate": "rank the whole catalogue for every held-out event and report accuracy",
+    "recommend": "recommend items for one history",
+    "describe": "list the parts of a trained model with shapes and bytes",
+    "demo": "simulate, prepare, train, evaluate and recommend, in one go",
+}
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, as all errors of `lsan` are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; return its exit status: 0, or 2 after an error that the user can act on."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _OneLineParser(prog="lsan", description="Next-item recommendation that fits on a phone.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if arguments[:1] == [name]:
+            importlib.import_module(f"lsan.cli.{name}").add_arguments(subparser)
+    parsed = parser.parse_args(arguments)
+    try:
+        importlib.import_module(f"lsan.cli.{parsed.command}").run(parsed)
+    except LsanError as error:
+        print(f"lsan: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output went away, as in `lsan ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("lsan: interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,17 @@
+"""Every error that lsan raises on purpose; the command line turns each into one line and exit code 2."""
+
+
+class LsanError(Exception):
+    """Base of all errors that a user can act on. The message says what was wrong, where, and what to do."""
+
+
+class DataError(LsanError):
+    """Input data (a log, an item file, a prepared dataset, a run folder) is malformed or missing."""
+
+
+class ConfigError(LsanError):
+    """A recipe, an option or a combination of options is not valid."""
+
+
+class MissingExtraError(LsanError):
+    """An optional dependency is needed; the message names the command that installs it."""
