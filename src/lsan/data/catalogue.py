@@ -48,7 +48,11 @@ class Catalogue:
         if found:
             return found
         if isinstance(raw_id, str):  # a command line or a JSON file brings 17 as "17"
-            return self._index_by_id.get(int(raw_id), 0) if raw_id.isdecimal() and str(int(raw_id)) == raw_id else 0
+            return (
+                self._index_by_id.get(int(raw_id), 0)
+                if raw_id.isdecimal() and str(int(raw_id)) == raw_id
+                else 0
+            )
         return self._index_by_id.get(str(raw_id), 0)
 
     def indices_of(self, raw_ids: Iterable[RawId]) -> list[int]:
@@ -98,7 +102,9 @@ class Catalogue:
         texts = {}
         for name in ("titles", "categories"):
             column = columns.get(name, absent)
-            if not isinstance(column, list) or not all(text is None or isinstance(text, str) for text in column):
+            if not isinstance(column, list) or not all(
+                text is None or isinstance(text, str) for text in column
+            ):
                 raise DataError(f"{where}: '{name}' must be a list of strings and nulls")
             texts[name] = column
         return cls(ids=ids, titles=texts["titles"], categories=texts["categories"])

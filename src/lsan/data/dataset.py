@@ -1,11 +1,11 @@
 """The prepared dataset: a folder that training and evaluation read through memory maps.
 
-    dataset.json    format, version, counts, content hash, the summary of the preparation
-    offsets.npy     int64 [U + 1]; the events of user u are offsets[u] .. offsets[u + 1] - 1, oldest first
-    items.npy       int32 [E]; item indices 1..V
-    timestamps.npy  int64 [E]; milliseconds since 1970-01-01 UTC (absent when the log had no times)
-    catalogue.arrow id, title, category of the items 1..V (Arrow IPC)
-    users.arrow     id of the users 0..U-1 (Arrow IPC)
+dataset.json    format, version, counts, content hash, the summary of the preparation
+offsets.npy     int64 [U + 1]; the events of user u are offsets[u] .. offsets[u + 1] - 1, oldest first
+items.npy       int32 [E]; item indices 1..V
+timestamps.npy  int64 [E]; milliseconds since 1970-01-01 UTC (absent when the log had no times)
+catalogue.arrow id, title, category of the items 1..V (Arrow IPC)
+users.arrow     id of the users 0..U-1 (Arrow IPC)
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class Dataset:
     summary: dict[str, Any]
     """What the preparation read, dropped and kept (the `summary` of dataset.json)."""
     content_hash: str
-    """SHA-256 over offsets, items, timestamps and catalogue: equal hashes mean equal data."""
+    """SHA-256 over offsets, items, timestamps, catalogue and user ids: equal hashes mean equal data."""
 
     @property
     def users(self) -> int:
@@ -75,11 +75,15 @@ class Dataset:
         try:
             header = json.loads(description.read_bytes())
         except OSError as error:
-            raise DataError(f"{path} is not a dataset folder: {error.strerror} ({description}); make one with `lsan prepare`") from error
+            raise DataError(
+                f"{path} is not a dataset folder: {error.strerror} ({description}); make one with `lsan prepare`"
+            ) from error
         except ValueError as error:
             raise DataError(f"{description}: not valid JSON ({error})") from error
         if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise DataError(f"{description}: expected \"format\": \"{FORMAT}\"; make a dataset with `lsan prepare`")
+            raise DataError(
+                f'{description}: expected "format": "{FORMAT}"; make a dataset with `lsan prepare`'
+            )
         if header.get("version") != VERSION:
             raise DataError(
                 f"{description}: version {header.get('version')}, this lsan reads version {VERSION}; prepare the log again"
@@ -90,9 +94,13 @@ class Dataset:
         counts = {"users": len(offsets) - 1, "events": len(items)}
         for name, count in counts.items():
             if header.get(name) != count:
-                raise DataError(f"{description}: says {header.get(name)} {name}, the arrays hold {count}; prepare the log again")
+                raise DataError(
+                    f"{description}: says {header.get(name)} {name}, the arrays hold {count}; prepare the log again"
+                )
         if timestamps is not None and len(timestamps) != len(items):
-            raise DataError(f"{path}: {len(timestamps)} timestamps for {len(items)} items; prepare the log again")
+            raise DataError(
+                f"{path}: {len(timestamps)} timestamps for {len(items)} items; prepare the log again"
+            )
         if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(items):
             raise DataError(f"{path / 'offsets.npy'}: does not cover the events; prepare the log again")
         return cls(
@@ -123,28 +131,47 @@ def write_dataset(
     digest = hashlib.sha256()
     for array in (offsets, items, *(() if timestamps is None else (timestamps,))):
         digest.update(np.ascontiguousarray(array).data)
-    for name in ("id", "title", "category"):
-        column = catalogue[name]
-        digest.update(f"{name}:{column.dtype}".encode())
-        digest.update(column.hash(seed=0).to_numpy().tobytes())
-    with new_folder(Path(path)) as folder:
-        np.save(folder / "offsets.npy", offsets)
-        np.save(folder / "items.npy", items)
-        if timestamps is not None:
-            np.save(folder / "timestamps.npy", timestamps)
-        catalogue.select("id", "title", "category").write_ipc(folder / "catalogue.arrow")
-        users.select("id").write_ipc(folder / "users.arrow")
-        header = {
-            "format": FORMAT,
-            "version": VERSION,
-            "users": len(offsets) - 1,
-            "items": catalogue.height,
-            "events": len(items),
-            "has_timestamps": timestamps is not None,
-            "content_hash": digest.hexdigest(),
-            "summary": summary,
-        }
-        (folder / "dataset.json").write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n")
+    for frame, names in ((catalogue, ("id", "title", "category")), (users, ("id",))):
+        for name in names:
+            _update_digest(digest, frame[name])
+    try:
+        with new_folder(Path(path)) as folder:
+            np.save(folder / "offsets.npy", offsets)
+            np.save(folder / "items.npy", items)
+            if timestamps is not None:
+                np.save(folder / "timestamps.npy", timestamps)
+            _write_table(folder / "catalogue.arrow", catalogue.select("id", "title", "category"))
+            _write_table(folder / "users.arrow", users.select("id"))
+            header = {
+                "format": FORMAT,
+                "version": VERSION,
+                "users": len(offsets) - 1,
+                "items": catalogue.height,
+                "events": len(items),
+                "has_timestamps": timestamps is not None,
+                "content_hash": digest.hexdigest(),
+                "summary": summary,
+            }
+            text = json.dumps(header, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            (folder / "dataset.json").write_bytes(text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _update_digest(digest: "hashlib._Hash", column: pl.Series) -> None:
+    """Add a column of integers or strings: type, lengths of the texts (-1 for null), the texts one after the other."""
+    if column.dtype == pl.String:
+        digest.update(b"string" + len(column).to_bytes(8, "little"))
+        digest.update(column.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy().tobytes())
+        digest.update("".join(text for text in column.to_list() if text is not None).encode())
+    else:
+        digest.update(b"integer" + len(column).to_bytes(8, "little"))
+        digest.update(column.cast(pl.Int64).to_numpy().tobytes())
+
+
+def _write_table(path: Path, frame: pl.DataFrame) -> None:
+    # The oldest layout: strings in one buffer, so equal tables give equal files whatever they were cut from.
+    frame.rechunk().write_ipc(path, compat_level=pl.CompatLevel.oldest())
 
 
 def _map(path: Path, dtype: type[np.generic]) -> npt.NDArray[Any]:
@@ -153,7 +180,9 @@ def _map(path: Path, dtype: type[np.generic]) -> npt.NDArray[Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); prepare the log again") from error
     if array.dtype != dtype or array.ndim != 1:
-        raise DataError(f"{path}: expected a one-dimensional {np.dtype(dtype)} array, got {array.ndim}-d {array.dtype}")
+        raise DataError(
+            f"{path}: expected a one-dimensional {np.dtype(dtype)} array, got {array.ndim}-d {array.dtype}"
+        )
     return np.asarray(array)
 
 

@@ -1,0 +1,127 @@
+"""Recipes: everything that defines a run, in one TOML file. Unknown keys, wrong types and values out of range are errors."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from lsan.errors import ConfigError
+
+Count = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Probability = Annotated[float, Meta(ge=0, lt=1)]
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+
+Regime = Literal["prefix", "causal"]
+
+
+class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which events are held out."""
+
+    method: Literal["leave-one-out", "temporal"] = "leave-one-out"
+    """Last and last-but-one event of each user, or a global cut-off in time."""
+    validation_share: Share = 0.1
+    """Temporal: the share of all events that are validation cases."""
+    test_share: Share = 0.1
+    """Temporal: the share of all events that are test cases."""
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The network. Defaults are the paper's (arXiv 2108.11333, section 4.1)."""
+
+    regime: Regime = "prefix"
+    """prefix: the encoder looks both ways inside a history, which has one target. causal: every position has one."""
+    history: Count = 50
+    """T: at most this many latest events are read."""
+    radices: tuple[Annotated[int, Meta(ge=2)], ...] = (2,)
+    """m_1, m_2, ...: rows of the base tables. One more table is added when they do not yet give V distinct codes.
+    An empty list is one full table of V rows."""
+    width: Count = 128
+    """D."""
+    heads: Count = 2
+    """H: heads of each branch; must divide the width."""
+    blocks: Count = 1
+    """Twin-attention blocks."""
+    window: Count = 5
+    """L: positions under the local branch's convolution; odd in the prefix regime, where it is centred."""
+    dropout: Probability = 0.3
+    """On the encoder's input and on each block's output (not stated in the paper)."""
+    residual: bool = True
+    """Residual connection and LayerNorm around each block, LayerNorm on its input (not stated in the paper)."""
+    untied_output: bool = False
+    """Rank with a separate table W_o of V x D numbers, as the paper does, instead of the base tables."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.regime == "prefix" and self.window % 2 == 0:
+            raise ValueError(f"window {self.window} must be odd in the prefix regime, where it is centred")
+
+
+class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The optimisation."""
+
+    batch_size: Count = 256
+    """Examples a step: prefixes in the prefix regime, histories in the causal one."""
+    learning_rate: Positive = 1e-3
+    """AdamW's step size."""
+    weight_decay: NonNegative = 1e-5
+    """AdamW's decoupled weight decay (the paper's lambda)."""
+    epochs: Count = 100
+    """At most this many passes over the training examples."""
+    patience: Count = 5
+    """Stop after this many epochs without a better validation nDCG@10."""
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run: what is held out, which network, how it is trained."""
+
+    description: str = ""
+    """What the recipe is for."""
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    """Every random number of the run follows from it."""
+    exclude_seen: bool = True
+    """Never recommend an item of the user's own history. Training is selected under this policy, and `recommend`
+    follows it unless told otherwise; evaluation always shows both."""
+    split: SplitConfig = SplitConfig()
+    """Table [split]."""
+    model: ModelConfig = ModelConfig()
+    """Table [model]."""
+    training: TrainingConfig = TrainingConfig()
+    """Table [training]."""
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from a TOML file.
+
+    Raises:
+        ConfigError: when the file cannot be read, is not TOML, or holds an unknown key or a bad value.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except ValueError as error:  # TOML syntax, UTF-8
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return recipe_from(table, where=str(path))
+
+
+def recipe_from(table: Any, *, where: str) -> Recipe:
+    """Check a table of plain values (from TOML or JSON) and make it a recipe. `where` names the source in errors.
+
+    Raises:
+        ConfigError: naming the key, what it holds and what was expected.
+    """
+    try:
+        return msgspec.convert(table, Recipe)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def recipe_to(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as a table of plain values, which `recipe_from` turns back."""
+    table: dict[str, Any] = msgspec.to_builtins(recipe)
+    return table

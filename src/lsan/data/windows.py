@@ -1,0 +1,63 @@
+"""Histories as rectangles: the latest events before a point, padded on the left."""
+
+import numpy as np
+import numpy.typing as npt
+
+from lsan.data.dataset import Dataset
+
+IntArray = npt.NDArray[np.int64]
+
+_HOUR = 3_600_000  # milliseconds
+
+
+def hour_slots(timestamps: npt.NDArray[np.int64]) -> IntArray:
+    """Hour of the day in UTC as a slot 1..24, of milliseconds since 1970."""
+    return timestamps // _HOUR % 24 + 1
+
+
+def has_hours(timestamps: npt.NDArray[np.int64]) -> bool:
+    """Whether times of day differ at all: data with day precision has none to learn from. Reads in chunks."""
+    first = None
+    for start in range(0, len(timestamps), 1_000_000):
+        slots = hour_slots(np.asarray(timestamps[start : start + 1_000_000]))
+        first = slots[0] if first is None else first
+        if (slots != first).any():
+            return True
+    return False
+
+
+class HistoryReader:
+    """Reads ranges of a dataset's events as left-padded rectangles, at most `length` events a row."""
+
+    def __init__(self, dataset: Dataset, length: int, *, hours: bool, known_items: npt.NDArray[np.bool_] | None) -> None:
+        """Without `hours` all hour slots are 0. Items that are not in `known_items` [V + 1] are left out of histories."""
+        self.length = length
+        self._items = dataset.items
+        self._timestamps = dataset.timestamps if hours else None
+        self._known_items = known_items
+
+    def lengths(self, start: IntArray, stop: IntArray) -> IntArray:
+        """How many events of each range are read. Shape [batch]."""
+        return np.minimum(stop - start, self.length)
+
+    def read(self, start: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
+        """Item indices and hour slots of the events `start .. stop - 1`, the latest last; 0 is padding.
+
+        Both of shape [batch, time], where time is the longest range read, and at least 1.
+        """
+        lengths = self.lengths(start, stop)
+        time = max(1, int(lengths.max(initial=0)))
+        position = stop[:, None] + np.arange(-time, 0)
+        present = position >= (stop - lengths)[:, None]
+        position = np.where(present, position, 0)
+        items = np.where(present, self._items[position], 0).astype(np.int64)
+        if self._known_items is not None:
+            items = np.where(self._known_items[items], items, 0)
+        if self._timestamps is None:
+            hours = np.zeros_like(items)
+        else:
+            hours = np.where(items > 0, hour_slots(self._timestamps[position]), 0)
+        if self._known_items is not None:  # close the gaps that unknown items left
+            order = np.argsort(items > 0, axis=1, kind="stable")
+            items, hours = np.take_along_axis(items, order, 1), np.take_along_axis(hours, order, 1)
+        return items, hours

@@ -1,0 +1,198 @@
+"""Wires data, training and evaluation: a dataset and a recipe become a run folder, a run folder becomes a report."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lsan.config import Recipe, SplitConfig
+from lsan.data.dataset import Dataset
+from lsan.data.splits import Cases, Split, leave_one_out, temporal_quantiles
+from lsan.data.windows import HistoryReader, has_hours
+from lsan.errors import ConfigError, DataError
+from lsan.evaluation.metrics import ndcg
+from lsan.evaluation.ranking import Ranking, Rankings, Scorer, rank_cases
+from lsan.evaluation.report import Report, make_report
+from lsan.files import refuse_existing, write_atomically
+from lsan.models.baselines import training_popularity
+from lsan.models.recommender import Lsan
+from lsan.pictures import learning_curve
+from lsan.runs import CHECKPOINT, METRICS, Run, RunHeader, load_run, new_network, write_catalogue, write_model
+from lsan.training.loop import Hooks, stream, train
+
+Part = Literal["validation", "test"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def choose_device(name: Device) -> torch.device:
+    """`auto` is CUDA where there is one.
+
+    Raises:
+        ConfigError: when CUDA is asked for and absent.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device is available to PyTorch here; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def make_split(dataset: Dataset, config: SplitConfig) -> Split:
+    """The split that a recipe names."""
+    if config.method == "leave-one-out":
+        return leave_one_out(dataset)
+    return temporal_quantiles(dataset, validation=config.validation_share, test=config.test_share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observer:
+    """Who wants to know how a training goes."""
+
+    step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
+    """Called with (epoch, step, steps in the epoch) after each step."""
+    epoch: Callable[[dict[str, float]], None] = lambda record: None
+    """Called with the record of each finished epoch, as in metrics.jsonl."""
+
+
+def start_run(dataset: Dataset, recipe: Recipe, folder: Path, *, device: torch.device, observer: Observer) -> None:
+    """Train a model into a new run folder.
+
+    Raises:
+        DataError: when the folder exists, or the split leaves nothing to train on or to select on.
+    """
+    refuse_existing(folder)
+    split = make_split(dataset, recipe.split)
+    if len(split.validation) == 0:
+        raise DataError(f"{dataset.path}: no user has three or more events, so nothing can be held out for validation")
+    folder.mkdir(parents=True, exist_ok=True)
+    header = RunHeader(
+        recipe=recipe,
+        hours=dataset.timestamps is not None and has_hours(dataset.timestamps),
+        dataset={
+            "name": dataset.path.resolve().name,
+            "path": str(dataset.path.resolve()),
+            "content_hash": dataset.content_hash,
+            "users": dataset.users,
+            "items": len(dataset.catalogue),
+            "events": dataset.events,
+        },
+        progress={"finished": False},
+    )
+    write_catalogue(folder, dataset.catalogue)
+    header.write(folder)
+    _train(dataset, split, header, folder, device=device, observer=observer)
+
+
+def resume_run(folder: Path, dataset: Dataset | None, *, device: torch.device, observer: Observer) -> None:
+    """Go on with an interrupted training; the result equals that of an uninterrupted one. A finished run is left as it
+    is.
+
+    Raises:
+        DataError: when the folder is not a run or the dataset is not the one it began with.
+    """
+    header = RunHeader.read(folder)
+    if header.progress["finished"]:
+        return
+    dataset = dataset_of(header, dataset)
+    _train(dataset, make_split(dataset, header.recipe.split), header, folder, device=device, observer=observer)
+
+
+def dataset_of(header: RunHeader, dataset: Dataset | None) -> Dataset:
+    """The dataset that a run was trained on: `dataset` if given, else the folder that the run names.
+
+    Raises:
+        DataError: when it is missing or its content differs.
+    """
+    if dataset is None:
+        path = Path(header.dataset["path"])
+        if not path.exists():
+            raise DataError(f"the run's dataset {path} is gone: name its new place with --dataset")
+        dataset = Dataset.open(path)
+    if dataset.content_hash != header.dataset["content_hash"]:
+        raise DataError(f"{dataset.path} is not the data that the run was trained on (its content differs)")
+    return dataset
+
+
+def _train(
+    dataset: Dataset, split: Split, header: RunHeader, folder: Path, *, device: torch.device, observer: Observer
+) -> None:
+    recipe = header.recipe
+    torch.manual_seed(stream(recipe.seed, "weights"))
+    network = new_network(recipe, dataset.catalogue, training_popularity(dataset, split)).to(device)
+    reader = history_reader(dataset, split, header)
+
+    def validate(network: Lsan) -> dict[str, float]:
+        rankings = rank_cases(
+            network, dataset, split.validation, reader,
+            known_items=split.known_items, device=device, lists=False,
+        )  # fmt: skip
+        ranks = _selected(rankings, recipe).ranks
+        return {"nDCG@10": float(ndcg(ranks, 10).mean()), "HR@10": float((ranks <= 10).mean())}
+
+    def record(history: list[dict[str, float]]) -> None:
+        write_atomically(folder / METRICS, "".join(json.dumps(line) + "\n" for line in history).encode())
+        observer.epoch(history[-1])
+
+    progress = train(
+        network, dataset, split, reader, recipe, device=device, checkpoint=folder / CHECKPOINT,
+        hooks=Hooks(validate=validate, keep=partial(write_model, folder), record=record, step=observer.step),
+    )  # fmt: skip
+    learning_curve(progress.history, folder / "learning-curve.png")
+    finished = {
+        "finished": True,
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "validation nDCG@10": progress.best,
+        "seconds": round(progress.seconds, 1),
+    }
+    RunHeader(recipe=recipe, hours=header.hours, dataset=header.dataset, progress=finished).write(folder)
+    (folder / CHECKPOINT).unlink()
+
+
+def history_reader(dataset: Dataset, split: Split, header: RunHeader) -> HistoryReader:
+    """Reads histories as the run's model wants them."""
+    return HistoryReader(dataset, header.recipe.model.history, hours=header.hours, known_items=split.known_items)
+
+
+def _selected(rankings: Rankings, recipe: Recipe) -> Ranking:
+    return rankings.unseen_items if recipe.exclude_seen else rankings.all_items
+
+
+def evaluate(
+    scorer: Scorer,
+    dataset: Dataset,
+    split: Split,
+    header: RunHeader,
+    part: Part,
+    *,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Full ranking of one part of the split by a network or a baseline."""
+    cases: Cases = split.test if part == "test" else split.validation
+    rankings = rank_cases(
+        scorer, dataset, cases, history_reader(dataset, split, header),
+        known_items=split.known_items, device=device, lists=True, progress=progress,
+    )  # fmt: skip
+    popularity = np.concatenate([[0], training_popularity(dataset, split).numpy()])
+    answers = dataset.items[cases.stop].astype(np.int64)
+    return make_report(rankings, users=cases.users, answers=answers, popularity=popularity)
+
+
+def load_for_evaluation(folder: Path, dataset: Dataset | None, *, device: torch.device) -> tuple[Run, Dataset, Split]:
+    """A run, its dataset and its split.
+
+    Raises:
+        DataError: as `load_run` and `dataset_of`.
+    """
+    run = load_run(folder, device=device)
+    dataset = dataset_of(run.header, dataset)
+    return run, dataset, make_split(dataset, run.header.recipe.split)
+
+
+def report_json(report: Report, header: RunHeader, part: Part) -> dict[str, Any]:
+    """A report as a JSON object, with what it was made from."""
+    return {"part": part, "dataset": header.dataset, "seed": header.recipe.seed, **report.to_json()}

@@ -1,0 +1,1 @@
+"""A model is an item table (item -> vector, vector -> scores of all items) and an encoder (history -> vector)."""

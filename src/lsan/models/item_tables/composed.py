@@ -1,0 +1,62 @@
+"""Compositional item embeddings: N small base tables, and a code of N rows for each item."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lsan.models.item_tables import Codes, OutputFactors
+
+
+def complete_radices(radices: Sequence[int], items: int) -> tuple[int, ...]:
+    """`radices`, with one more when their product is below `items`: m_N = ceil(items / product)."""
+    product = math.prod(radices)
+    return tuple(radices) if radices and product >= items else (*radices, math.ceil(items / product))
+
+
+def modulo_digits(indices: Int[Tensor, " items"], radices: Sequence[int]) -> Int[Tensor, "items tables"]:
+    """Digits of item indices in the mixed radix m_1, m_2, ... (paper, section 3.1).
+
+    `digit_n(v) = (v div (m_1 * ... * m_{n-1})) mod m_n`. Any `prod(m_n)` consecutive indices get distinct digits.
+    """
+    digits = []
+    for radix in radices:
+        digits.append(indices % radix)
+        indices = indices // radix
+    return torch.stack(digits, dim=1)
+
+
+class ComposedTable(nn.Module):
+    """N base tables E_n [m_n, D], composed under the weight of a context vector (paper, section 3.2).
+
+    `alpha = softmax over n of (r . SiLU(W_a e_n))`, `h = sum_n alpha_n e_n`. With N = 1 this is a plain embedding
+    table, whatever the context.
+    """
+
+    def __init__(self, items: int, radices: Sequence[int], width: int) -> None:
+        """`radices` are the leading m_n; the last is added so that all of `items` 1..V have distinct codes."""
+        super().__init__()
+        self.radices = complete_radices(radices, items)
+        offsets = torch.tensor([0, *self.radices[:-1]]).cumsum(0)
+        self.codes = Codes(modulo_digits(torch.arange(1, items + 1), self.radices) + offsets, sum(self.radices))
+        self.weight = nn.Parameter(torch.randn(sum(self.radices), width) * width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(items))
+        self.attention = nn.Linear(width, width, bias=False) if len(self.radices) > 1 else None
+
+    def forward(
+        self, items: Int[Tensor, "batch time"], context: Float[Tensor, "batch time width"]
+    ) -> Float[Tensor, "batch time width"]:
+        """h_i, the vector of each item in its context. That of padding (item 0) is some item's: mask it."""
+        vectors = F.embedding(self.codes.rows[items - 1], self.weight)
+        if self.attention is None:
+            return vectors.squeeze(-2)
+        keys = F.silu(self.attention(vectors))
+        alpha = (keys * context[..., None, :]).sum(-1, keepdim=True).softmax(dim=-2)
+        return (alpha * vectors).sum(-2)
+
+    def output(self) -> OutputFactors:
+        """The same tables, tied as the output layer."""
+        return OutputFactors(weight=self.weight, codes=self.codes, bias=self.bias)

@@ -1,0 +1,148 @@
+"""The run folder: a trained model with all that is needed to use it, in safetensors and JSON, nothing pickled.
+
+    run.json            format, version, recipe, what it was trained on, how far training is
+    catalogue.json      id, title and category of the items 1..V
+    model.safetensors   the best weights so far
+    metrics.jsonl       one line an epoch
+    checkpoint.safetensors  only while training is unfinished
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from lsan.config import Recipe, recipe_from, recipe_to
+from lsan.data.catalogue import Catalogue
+from lsan.errors import DataError
+from lsan.files import write_atomically
+from lsan.models.recommender import Lsan
+
+FORMAT = "lsan-run"
+VERSION = 1
+
+MODEL = "model.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHeader:
+    """What run.json holds."""
+
+    recipe: Recipe
+    """How the model was trained."""
+    hours: bool
+    """Whether the model reads times of day: the training data had some."""
+    dataset: dict[str, Any]
+    """name, path and content_hash of the dataset, and its counts of users, items and events."""
+    progress: dict[str, Any]
+    """finished (bool), and once an epoch is done: epochs, best_epoch, validation nDCG@10, seconds."""
+
+    def write(self, folder: Path) -> None:
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "lsan": version("lsan"),
+            "torch": torch.__version__,
+            "recipe": recipe_to(self.recipe),
+            "hours": self.hours,
+            "dataset": self.dataset,
+            "progress": self.progress,
+        }
+        write_atomically(folder / "run.json", _json(content))
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunHeader":
+        """Read run.json.
+
+        Raises:
+            DataError: when the folder is not a run, or is of another version.
+            ConfigError: when its recipe is not valid.
+        """
+        path = Path(folder) / "run.json"
+        content = _read_json(path, advice="a run folder is what `lsan train` writes")
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise DataError(f'{path}: expected "format": "{FORMAT}"; a run folder is what `lsan train` writes')
+        if content.get("version") != VERSION:
+            raise DataError(f"{path}: version {content.get('version')}, this lsan reads version {VERSION}")
+        try:
+            return cls(
+                recipe=recipe_from(content["recipe"], where=f"{path}: recipe"),
+                hours=bool(content["hours"]),
+                dataset=dict(content["dataset"]),
+                progress=dict(content["progress"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: missing or malformed entry ({error})") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A loaded run."""
+
+    header: RunHeader
+    """What run.json says."""
+    catalogue: Catalogue
+    """The items."""
+    network: Lsan
+    """In evaluation mode, with the best weights."""
+
+
+def new_network(recipe: Recipe, catalogue: Catalogue, popularity: torch.Tensor) -> Lsan:
+    """An untrained network for this catalogue. `popularity` counts the training events of items 1..V."""
+    return Lsan(recipe.model, torch.from_numpy(catalogue.category_of_item.copy()), popularity)
+
+
+def write_catalogue(folder: Path, catalogue: Catalogue) -> None:
+    write_atomically(folder / "catalogue.json", _json(catalogue.to_json()))
+
+
+def write_model(folder: Path, network: Lsan) -> None:
+    """Write the weights; derived tables (item codes) are not among them."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_atomically(folder / MODEL, save(tensors))
+
+
+def load_run(folder: Path, *, device: torch.device) -> Run:
+    """Load a run; needs nothing of the data it was trained on.
+
+    Raises:
+        DataError: when a file is missing, damaged, or the parts do not fit together.
+    """
+    folder = Path(folder)
+    header = RunHeader.read(folder)
+    path = folder / "catalogue.json"
+    catalogue = Catalogue.from_json(_read_json(path, advice="train again"), where=str(path))
+    if len(catalogue) == 0:
+        raise DataError(f"{path}: no items")
+    path = folder / MODEL
+    if not path.exists() and not header.progress.get("finished"):
+        raise DataError(f"{folder} has no model yet: its training stopped in the first epoch; go on with `lsan train --resume {folder}`")
+    network = new_network(header.recipe, catalogue, torch.zeros(len(catalogue)))
+    try:
+        network.load_state_dict(load(path.read_bytes()))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: damaged, or not this run's model ({reason})") from error
+    return Run(header=header, catalogue=catalogue, network=network.to(device).eval())
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _read_json(path: Path, *, advice: str) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}); {advice}") from error

@@ -1,0 +1,1 @@
+"""The training half: batches, losses, the loop and its checkpoints."""

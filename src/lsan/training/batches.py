@@ -1,0 +1,70 @@
+"""Training examples in shuffled batches of similar length, so that little is computed on padding."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lsan.config import Regime
+from lsan.data.splits import Split
+from lsan.data.windows import HistoryReader, IntArray
+from lsan.models.histories import Histories
+
+#: Batches that are sorted by length together. Examples are shuffled before and batches after, so that only examples
+#: of one group can be neighbours by length; more groups shuffle better, larger groups pad less.
+GROUP = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What one epoch goes through: in the prefix regime a prefix and the event after it, in the causal one a history
+    whose every event but the first is a target."""
+
+    start: IntArray
+    """First event read. Shape [examples]."""
+    stop: IntArray
+    """One past the last event read; event `stop` is the last target. Shape [examples]."""
+
+    def __len__(self) -> int:
+        return len(self.stop)
+
+
+def training_examples(split: Split, regime: Regime, history: int) -> Examples:
+    """All examples of the training part. Users with fewer than two training events give none.
+
+    Causal: a user with more than `history` targets gives several examples, cut from the latest event backwards.
+    """
+    start, stop = split.train_start, split.train_stop
+    targets = np.maximum(stop - start - 1, 0)
+    stride = 1 if regime == "prefix" else history
+    pieces = -(-targets // stride)
+    user = np.repeat(np.arange(len(start)), pieces)
+    back = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    last = stop[user] - 1 - back * stride
+    first = start[user] if regime == "prefix" else np.maximum(start[user], last - stride)
+    return Examples(start=first, stop=last)
+
+
+def epoch_batches(lengths: IntArray, batch_size: int, random: np.random.Generator) -> list[IntArray]:
+    """Every example once, as batches of example numbers: shuffled, grouped, sorted by length in each group, and the
+    batches shuffled again."""
+    order = random.permutation(len(lengths))
+    batches = []
+    for begin in range(0, len(order), batch_size * GROUP):
+        group = order[begin : begin + batch_size * GROUP]
+        group = group[np.argsort(lengths[group], kind="stable")]
+        batches += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def read_batch(
+    reader: HistoryReader, items: npt.NDArray[np.int32], examples: Examples, batch: IntArray, regime: Regime
+) -> tuple[Histories, torch.Tensor]:
+    """The histories of a batch and their targets: [batch] in the prefix regime, [batch, time] (0 = none) in the causal."""
+    start, stop = examples.start[batch], examples.stop[batch]
+    histories = Histories.of(*reader.read(start, stop))
+    if regime == "prefix":
+        return histories, torch.from_numpy(items[stop].astype(np.int64))
+    following, _ = reader.read(start + 1, stop + 1)
+    return histories, torch.from_numpy(following)
