@@ -39,6 +39,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     radices: tuple[Annotated[int, Meta(ge=2)], ...] = (2,)
     """m_1, m_2, ...: rows of the base tables. One more table is added when they do not yet give V distinct codes.
     An empty list is one full table of V rows."""
+    digits_of: Literal["popularity", "index"] = "popularity"
+    """What item codes are the digits of: the rank by training popularity, arranged so that m_1 splits the popular from
+    the rare, or the catalogue index (order of first appearance in the log), as the paper has it."""
     width: Count = 128
     """D."""
     heads: Count = 2
@@ -92,6 +95,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Table [model]."""
     training: TrainingConfig = TrainingConfig()
     """Table [training]."""
+
+    def with_seed(self, seed: int) -> "Recipe":
+        """The same recipe with another seed.
+
+        Raises:
+            ConfigError: when the seed is not in 0 .. 2**32 - 1.
+        """
+        return recipe_from({**recipe_to(self), "seed": seed}, where="seed")
 
 
 def load_recipe(path: Path) -> Recipe:

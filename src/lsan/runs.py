@@ -109,6 +109,13 @@ def write_model(folder: Path, network: Lsan) -> None:
     write_atomically(folder / MODEL, save(tensors))
 
 
+def write_run(folder: Path, run: Run) -> None:
+    """Write all that `load_run` needs into an existing folder."""
+    write_catalogue(folder, run.catalogue)
+    write_model(folder, run.network)
+    run.header.write(folder)
+
+
 def load_run(folder: Path, *, device: torch.device) -> Run:
     """Load a run; needs nothing of the data it was trained on.
 

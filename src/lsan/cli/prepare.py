@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dedupe",
         choices=get_args(Dedupe),
         default="keep-all",
-        help="of several events of one user with one item keep all, the first of each run, the first, or the last",
+        help="which of several events of one user with one item stay (consecutive: the first of each run)",
     )
     filters.add_argument("--min-user-events", metavar="N", type=int, help="leave out users with fewer events")
     filters.add_argument("--min-item-events", metavar="N", type=int, help="leave out items with fewer events")
@@ -129,7 +129,7 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield "time       no time column: the order of the log is the order of events"
     else:
         yield f"time       {summary['first_time']} to {summary['last_time']}"
-        yield f"ties       {summary['tie_share']:.1%} of events share their time with another of the same user"
+        yield f"ties       {summary['tie_share']:.1%} of events have the time of another event of their user"
     yield from (f"note       {note}" for note in summary["notes"])
 
 
@@ -137,7 +137,7 @@ def _without(summary: dict[str, Any]) -> str:
     parts = [
         f"{summary[f'items_without_{text}']:,} without {text}"
         for text in ("title", "category")
-        if summary[f"items_without_{text}"]
+        if 0 < summary[f"items_without_{text}"] < summary["items"]
     ]
     return f" ({', '.join(parts)})" if parts else ""
 

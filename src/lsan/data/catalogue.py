@@ -43,7 +43,8 @@ class Catalogue:
         return index_by_id
 
     def index_of(self, raw_id: RawId) -> int:
-        """The index (1..V) of a raw id, 0 if the catalogue lacks it. Whole numbers match ids of either type."""
+        """The index (1..V) of a raw id, 0 if the catalogue lacks it. Whole numbers match ids of either
+        type."""
         found = self._index_by_id.get(raw_id, 0)
         if found:
             return found
@@ -78,7 +79,8 @@ class Catalogue:
         return str(self.ids[index - 1]) if title is None else title
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` turns back into this catalogue; columns that are all unknown are left out."""
+        """A JSON object that `from_json` turns back into this catalogue; columns that are all unknown are
+        left out."""
         columns: dict[str, Any] = {"ids": list(self.ids)}
         if any(title is not None for title in self.titles):
             columns["titles"] = list(self.titles)

@@ -9,20 +9,22 @@ from lsan.errors import ConfigError, DataError
 #: Role -> usual column names, best first. Case, spaces and punctuation do not matter: `userId` is `user_id`.
 LOG_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": (
-        "user", "user_id", "uid", "user_name", "customer_id", "customer", "visitor_id", "reviewer_id", "member_id",
-        "account_id", "client_id", "profile_id", "session_id", "session",
+        "user", "user_id", "uid", "user_name", "customer_id", "customer", "visitor_id", "reviewer_id",
+        "member_id", "account_id", "client_id", "profile_id", "session_id", "session",
     ),
     "item": (
-        "item", "item_id", "iid", "movie_id", "product_id", "asin", "parent_asin", "sku", "stock_code", "article_id",
-        "book_id", "track_id", "song_id", "artist_id", "game_id", "video_id", "news_id", "business_id", "movie",
-        "product", "article",
+        "item", "item_id", "iid", "movie_id", "product_id", "asin", "parent_asin", "sku", "stock_code",
+        "article_id", "book_id", "track_id", "song_id", "artist_id", "game_id", "video_id", "news_id",
+        "business_id", "movie", "product", "article",
     ),
     "timestamp": (
         "timestamp", "time", "ts", "datetime", "date", "event_time", "event_timestamp", "unix_review_time",
         "invoice_date", "created_at", "order_date", "purchase_date", "timestamp_ms", "t_dat",
     ),
     "rating": ("rating", "ratings", "stars", "overall", "score"),
-    "title": ("title", "item_title", "item_name", "movie_title", "product_title", "product_name", "description"),
+    "title": (
+        "title", "item_title", "item_name", "movie_title", "product_title", "product_name", "description",
+    ),
     "category": (
         "category", "item_category", "product_category", "category_name", "main_category", "genre", "genres",
         "categories", "category_code", "category_id", "class",

@@ -29,7 +29,7 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Histories of U users over V items, E events in all. Arrays are memory-mapped when opened from a folder."""
+    """Histories of U users over V items, E events in all. Opened from a folder, arrays are memory-mapped."""
 
     path: Path
     """The folder."""
@@ -123,7 +123,7 @@ def write_dataset(
     users: pl.DataFrame,
     summary: dict[str, Any],
 ) -> None:
-    """Write a dataset folder atomically. `catalogue` has columns id, title, category; `users` has the column id.
+    """Write a dataset folder atomically. `catalogue` has columns id, title, category; `users` has id.
 
     Raises:
         DataError: when `path` exists already.
@@ -159,7 +159,8 @@ def write_dataset(
 
 
 def _update_digest(digest: "hashlib._Hash", column: pl.Series) -> None:
-    """Add a column of integers or strings: type, lengths of the texts (-1 for null), the texts one after the other."""
+    """Add a column of integers or strings: type, lengths of the texts (-1 for null), the texts one after the
+    other."""
     if column.dtype == pl.String:
         digest.update(b"string" + len(column).to_bytes(8, "little"))
         digest.update(column.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy().tobytes())

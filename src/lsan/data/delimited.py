@@ -1,8 +1,9 @@
-"""Delimited text (CSV, TSV, `::`, ...), block by block: Polars parses what is plainly sound, Python's csv the rest.
+"""Delimited text (CSV, TSV, `::`, ...): Polars parses what is plainly sound, Python's csv the rest.
 
-A block is plainly sound when its quotes, separators and line ends add up (`_DelimitedTable._parse_fast`); then its
-rows are its lines, and Polars' parser, which would pad short rows with nulls, has nothing to pad. Any other block goes
-through Python's strict csv reader, which knows on which line a row starts and what is wrong with it.
+A block is plainly sound when its quotes, separators and line ends add up (`DelimitedTable._parse_fast`);
+then its rows are its lines, and Polars' parser, which would pad short rows with nulls, has nothing to pad.
+Any other block goes through Python's strict csv reader, which knows on which line a row starts and what is
+wrong with it.
 """
 
 import csv
@@ -86,7 +87,7 @@ class DelimitedTable(Table):
         if len(self.columns) == 1:
             raise DataError(
                 f"{name}, line {self._line - (header is None)}: one column only, {shown(first)}: "
-                "expected user and item columns; if they are there, name what lies between them with --separator"
+                "expected user and item columns; if they are there, name what separates them with --separator"
             )
 
     def read(self, positions: Mapping[str, int]) -> Iterator[Rows]:
@@ -143,7 +144,7 @@ class DelimitedTable(Table):
         )
 
     def _quotes_are_simple(self, block: bytes) -> bool:
-        """Whether each quote either opens or closes a whole field: nothing is escaped, nothing spans lines."""
+        """Whether each quote opens or closes a whole field: nothing is escaped, nothing spans lines."""
         if not self._quotes:
             return True
         quotes = block.count(b'"')
@@ -211,7 +212,7 @@ class DelimitedTable(Table):
                 )
                 return (
                     name,
-                    f"byte 0x{octet:02X} is not valid UTF-8: name the file's encoding, as in --encoding latin-1",
+                    f"byte 0x{octet:02X} is not valid UTF-8: name the encoding, as in --encoding latin-1",
                 )
         return None
 

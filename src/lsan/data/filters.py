@@ -11,8 +11,8 @@ Times = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Order = npt.NDArray[np.uint32]
 
-#: keep-all: repeats stay. consecutive: of a run of events of one user with one item, the first stays. first, last: of
-#: all events of one user with one item, the first or the last stays.
+#: keep-all: repeats stay. consecutive: of a run of events of one user with one item, the first stays. first,
+#: last: of all events of one user with one item, the first or the last stays.
 Dedupe = Literal["keep-all", "consecutive", "first", "last"]
 
 _BLOCK = 1 << 20
@@ -37,7 +37,7 @@ def core_mask(users: Codes, items: Codes, *, min_user_events: int, min_item_even
 
 
 def dedupe_mask(users: Codes, items: Codes, times: Times | None, *, dedupe: Dedupe) -> Mask:
-    """Which events stay, "first", "last" and "consecutive" meant in time; ties are in file order. Shape [N]."""
+    """Which events stay; "first", "last" and "consecutive" are meant in time, then file order. Shape [N]."""
     keep = np.ones(len(users), dtype=np.bool_)
     if dedupe == "keep-all":
         return keep
@@ -81,7 +81,7 @@ def history_order(users: npt.NDArray[np.uint32] | npt.NDArray[np.int32], times: 
 
 
 def tie_share(offsets: npt.NDArray[np.int64], times: Times) -> float:
-    """The share of events whose time equals that of another event of the same user. Events are in history order."""
+    """The share of events, given in history order, that have the time of another event of their user."""
     if not len(times):
         return 0.0
     same = np.zeros(
@@ -105,7 +105,7 @@ def _is_sorted(values: Times) -> bool:
 
 
 def _radix_order(keys: npt.NDArray[np.uint32] | npt.NDArray[np.uint64], order: Order | None) -> Order:
-    """Refine `order` by a stable sort on `keys`, 16 bits at a time (NumPy's stable sort of 16 bits is a radix sort)."""
+    """Refine `order` by a stable sort on `keys`, 16 bits at a time: those NumPy sorts by radix."""
     largest = int(keys.max()) if len(keys) else 0
     for shift in range(0, max(1, largest.bit_length()), 16):
         digits = (keys >> keys.dtype.type(shift)).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""Raw ids as compact codes: a column of any length costs four bytes a row and one copy of each distinct id."""
+"""Raw ids as compact codes: a column costs four bytes a row and one copy of each distinct id."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -51,7 +51,7 @@ class Encoder:
         """Append a piece: integers or strings; nulls become `MISSING`."""
         self._kinds.add("text" if not typed else "integer" if column.dtype.is_integer() else "string")
         codes = column.cast(pl.String).cast(pl.Categorical(self._categories)).to_physical()
-        self._pieces.append(codes.fill_null(MISSING).to_numpy())
+        self._pieces.append(codes.fill_null(MISSING).to_numpy().copy())  # lets Polars reuse its memory
 
     def finish(self) -> Encoded:
         """The whole column. Integers in one file and strings in another make strings of all."""

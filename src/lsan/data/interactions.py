@@ -52,7 +52,8 @@ def read_interactions(
     Args:
         tables: the log, in one or several parts.
         columns: names of its columns that are not usual ones.
-        with_texts: whether `columns.title` and `columns.category` name columns of the log, not of an item file.
+        with_texts: whether `columns.title` and `columns.category` name columns of the log, not of an
+            item file.
         min_rating: leave out events rated lower; None to ignore ratings.
         bad_rows: takes the rows that cannot be used.
 
@@ -122,7 +123,8 @@ class _Reader:
         if not self._rows_read:
             return "the log has column names, but no rows"
         first = f" (the first: {self._bad_rows.examples[0]})" if self._bad_rows.examples else ""
-        return f"{self._rows_read:,} read, {self._bad_rows.count:,} bad{first}, {self._low_ratings:,} rated too low"
+        counts = f"{self._rows_read:,} read, {self._bad_rows.count:,} bad{first}"
+        return f"{counts}, {self._low_ratings:,} rated too low"
 
     def _add(self, table: Table, rows: Rows) -> None:
         frame = rows.frame
@@ -147,7 +149,7 @@ class _Reader:
             frame = frame.filter(pl.Series(keep))
             times = None if times is None else times.filter(pl.Series(keep))
         if times is not None:
-            self._times.append(times.to_numpy())
+            self._times.append(times.to_numpy().copy())  # lets Polars reuse its memory
         for role, encoder in self._encoders.items():
             column = frame[role] if role in ("user", "item") else tidy_text(frame[role])
             encoder.add(column, typed=table.typed)

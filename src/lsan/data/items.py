@@ -32,7 +32,8 @@ def read_items(tables: Iterator[Table], *, columns: Columns, bad_rows: BadRows) 
 
     Raises:
         ConfigError: when `columns` names columns that the file does not have.
-        DataError: when the file cannot be read, or at its first bad row or repeated id unless they are skipped.
+        DataError: when the file cannot be read, or at its first bad row or repeated id unless those
+            are skipped.
     """
     pieces: list[pl.DataFrame] = []
     name, names = "", {}
@@ -105,7 +106,7 @@ def first_category(column: pl.Series) -> pl.Series:
 def _faults(
     rows: Rows, ids: pl.Series, name: str, seen: set[str], keep: npt.NDArray[np.bool_]
 ) -> Iterator[BadRow]:
-    """Yield rows without an id or with one that came before; clear them in `keep`, add the other ids to `seen`."""
+    """Yield rows without a new id and clear them in `keep`; add the new ids to `seen`."""
     missing = missing_ids(rows.frame["item"]).to_list()
     for row, raw in enumerate(ids.to_list()):
         if missing[row]:

@@ -1,4 +1,4 @@
-"""Rows as the readers hand them on: a frame of a few thousand to a few million rows, and those that went wrong."""
+"""Rows as the readers hand them on: frames of up to a few million rows, and the rows that went wrong."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -75,7 +75,7 @@ class BadRows:
     """The first few, described."""
 
     def add(self, table: Table, rows: Iterable[BadRow], *, count: int) -> None:
-        """Take note of bad rows of one table: `count` in all, the first few of them (at least) described in `rows`.
+        """Take note of `count` bad rows of one table, of which `rows` describes the first few at least.
 
         Raises:
             DataError: for the first of them, unless they are to be skipped.

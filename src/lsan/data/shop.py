@@ -1,12 +1,13 @@
 """The simulated shop before anybody shops: catalogue, projects, seasons, trends, tastes.
 
-docs/simulator.md describes the process. Letters in shapes: U users, V items, K kinds of product, N most items of a
-kind, C categories, S styles, P projects, R kinds in a project's list, W weeks, E events, n rows of a state.
-Items, users and kinds are numbered from 0 here; item i is of kind i % K and has the rank i // K in it.
+docs/simulator.md describes the process. Letters in shapes: U users, V items, K kinds of product, N most items
+of a kind, C categories, S styles, P projects, R kinds in a project's list, W weeks, E events, n rows of a
+state. Items, users and kinds are numbered from 0 here; item i is of kind i % K and has the rank i // K in it.
 """
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ Bools = npt.NDArray[np.bool_]
 KINDS_PER_AISLE = 20
 #: A project lists this many kinds of its main category and of its second one.
 MAIN_KINDS, SECOND_KINDS = 5, 3
+#: The second category of a project is less than this many aisles after its main one.
+NEAR = 4
 #: Probability that a project goes on 1, 2 or 3 places further along its list.
 STEP = (0.6, 0.27, 0.13)
 #: Projects a kind.
@@ -119,6 +122,12 @@ class Shop:
         """K."""
         return len(self.category_of_kind)
 
+    @cached_property
+    def starts(self) -> tuple[Ints, Ints, Floats]:
+        """Every project with every kind that it can start with, and the probability. [pairs] each."""
+        project, kind = np.nonzero(self.follow[:, 0])
+        return project, kind, self.follow[project, 0, kind]
+
 
 def build_shop(config: ShopConfig) -> Shop:
     """Draw everything that holds before the first visit."""
@@ -152,10 +161,10 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
 
 def _draw_projects(category_of_kind: Ints, random: np.random.Generator) -> tuple[Ints, Ints, Ints]:
-    """Lists of kinds [P, R] in the order of use, main and second category [P]. Rarely used kinds come first."""
+    """Lists of kinds [P, R] in the order of use, main and second category [P]. Rare kinds come first."""
     categories = int(category_of_kind.max()) + 1
     main = np.arange(max(categories, round(PROJECTS_PER_KIND * len(category_of_kind)))) % categories
-    second = (main + random.integers(1, categories, len(main))) % categories
+    second = (main + random.integers(1, min(NEAR, categories), len(main))) % categories
     used = np.zeros(len(category_of_kind))
     lists = []
     for pair in zip(main, second, strict=True):

@@ -144,22 +144,27 @@ def simulate_shop(config: ShopConfig) -> Simulation:
 
 
 def next_item_probabilities(shop: Shop, state: ShopperState) -> Floats:
-    """The exact distribution of the next item given the true state. [n, V], rows sum to 1."""
+    """The exact distribution of the next item given the true state. [n, V], rows sum to 1.
+
+    Shoppers who have everything that they could choose choose as if they had nothing.
+    """
     style = shop.style_taste[state.user]
     style += shop.config.style_loyalty * (state.style[:, None] == np.arange(style.shape[1]))
     weight = shop.appeal[_week(state.timestamp)]
     weight *= style[:, shop.style_of_rank, None]
     weight *= (_kind_probabilities(shop, state) / weight.sum(axis=1))[:, None, :]
-    probabilities = weight.reshape(len(weight), -1)[:, : shop.config.items]
-    probabilities[state.owned] = 0
+    wanted = weight.reshape(len(weight), -1)[:, : shop.config.items]
+    probabilities = np.where(state.owned, 0, wanted)
+    sated = ~probabilities.any(axis=1)
+    probabilities[sated] = wanted[sated]
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     return probabilities
 
 
 def oracle_probabilities(simulation: Simulation, users: Ints) -> Floats:
-    """The true distribution of these users' last events, given all that was latent before them. [len(users), V]
+    """The true distribution of these users' last events, given all that was latent before. [len(users), V]
 
-    It knows more than any history tells (tastes, project, time of the event): no ranking does better on average.
+    It knows more than any history tells (tastes, project, time of the event): no ranking can do better.
     """
     last = simulation.offsets[np.asarray(users) + 1] - 1
     return next_item_probabilities(simulation.shop, simulation.states(last))
@@ -177,8 +182,20 @@ def _kind_probabilities(shop: Shop, state: ShopperState) -> Floats:
     """Distribution of the next kind, before owned items are left out. [n, K]"""
     planned = shop.follow[state.project, state.slot + 1]
     new = np.flatnonzero(state.project < 0)
-    planned[new] = project_probabilities(shop, state.user[new], state.timestamp[new]) @ shop.follow[:, 0]
+    planned[new] = _starting(shop, project_probabilities(shop, state.user[new], state.timestamp[new]))
     return (1 - shop.config.browse) * planned + shop.config.browse * _browsing(shop, state.user)
+
+
+def _starting(shop: Shop, projects: Floats) -> Floats:
+    """Distribution of the first kind [n, K] under these distributions of the project [n, P].
+
+    A product with `follow[:, 0]`; this sum over its few entries has the same rounding on every machine.
+    """
+    project, kind, probability = shop.starts
+    cell = np.arange(len(projects))[:, None] * shop.kinds + kind
+    weights = projects[:, project] * probability
+    total = np.bincount(cell.ravel(), weights=weights.ravel(), minlength=len(projects) * shop.kinds)
+    return np.asarray(total, dtype=np.float64).reshape(-1, shop.kinds)
 
 
 def _browsing(shop: Shop, user: Ints) -> Floats:
@@ -190,8 +207,8 @@ def _browsing(shop: Shop, user: Ints) -> Floats:
 def _advance(shop: Shop, state: ShopperState, item: Ints, dice: Floats) -> tuple[Ints, Ints, Ints]:
     """Project, slot and style after `item` was chosen. [n] each.
 
-    When a session begins, the item comes first and the project is drawn from its posterior given the item: the
-    pair is distributed as if the project had been drawn first and the item from it.
+    When a session begins, the item comes first and the project is drawn from its posterior given the item.
+    The pair is distributed as if project, then item were drawn anew until the shopper does not own the item.
     """
     kind, project = item % shop.kinds, state.project.copy()
     new = np.flatnonzero(project < 0)

@@ -1,4 +1,4 @@
-"""Text files, gzipped or not, in any encoding, as blocks of whole UTF-8 lines: a file of any size costs one block."""
+"""Text files, gzipped or not, in any encoding, as blocks of whole UTF-8 lines: never a file at once."""
 
 import codecs
 import gzip
@@ -10,7 +10,7 @@ from typing import BinaryIO
 from lsan.errors import ConfigError, DataError
 
 #: Bytes read at a time.
-BLOCK = 16 << 20
+BLOCK = 8 << 20
 _LONGEST_LINE = 64 << 20
 _GZIP = b"\x1f\x8b"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

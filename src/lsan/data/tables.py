@@ -173,7 +173,7 @@ def _from_pandas(frame: Any) -> pl.LazyFrame:
     columns = {}
     for position, name in enumerate(names):
         try:
-            columns[name] = pl.from_pandas(frame.iloc[:, position]).alias(name)
+            columns[name] = pl.Series(name, pl.from_pandas(frame.iloc[:, position]))
         except (
             TypeError,
             ValueError,

@@ -1,9 +1,9 @@
 """Times in any usual notation, as milliseconds since 1970-01-01 UTC.
 
-Text and numbers: whole or fractional seconds, milliseconds, or ISO 8601 text (a date, or a date and a time, with or
-without a zone; without one it is UTC). A column has one notation, learnt from its first rows (up to a few hundred
-thousand): the one that most of them have. Numbers are seconds when their median lies before the year 2200 read as
-seconds, otherwise milliseconds. Later rows in another notation are bad rows, not guesses.
+Text and numbers: whole or fractional seconds, milliseconds, or ISO 8601 text (a date, or a date and a time,
+with or without a zone; without one it is UTC). A column has one notation, learnt from its first rows (up to a
+few hundred thousand): the one that most of them have. Numbers are seconds when their median lies before the
+year 2200 read as seconds, otherwise milliseconds. Later rows in another notation are bad rows, not guesses.
 """
 
 from typing import Literal
@@ -15,7 +15,8 @@ from lsan.data.rows import shown
 
 #: 2200-01-01 in milliseconds: a later time is taken for a mistake, as is one before 1970.
 END_OF_TIME = 7_258_118_400_000
-#: Fewer than this many milliseconds (26 April 1970) in a column of milliseconds are seconds, or a 0 for "unknown".
+#: Fewer than this many milliseconds (26 April 1970) in a column of milliseconds are seconds, or 0
+#: for "unknown".
 _FIRST_MILLISECONDS = 10_000_000_000
 
 Notation = Literal["seconds", "milliseconds", "iso", "iso with zone", "date digits", "too large", "typed"]
@@ -139,7 +140,7 @@ def _all_date_digits(whole: pl.Series) -> bool:
 
 
 def _iso(column: pl.Series, *, zoned: bool, limited: bool = True) -> pl.Series:
-    """Milliseconds since 1970 UTC, null where the text is not of this notation (or, if limited, out of range)."""
+    """Milliseconds since 1970 UTC; null where the text is in another notation or, if limited, out of range."""
     text = column.str.strip_chars()
     if zoned:
         text = text.str.replace(r"\s*(UTC|GMT)$", "Z")

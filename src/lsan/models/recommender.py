@@ -10,7 +10,7 @@ from lsan.models.context import TemporalContext
 from lsan.models.encoders.twin_attention import TwinAttention
 from lsan.models.histories import Histories
 from lsan.models.item_tables import OutputFactors
-from lsan.models.item_tables.composed import ComposedTable
+from lsan.models.item_tables.composed import ComposedTable, complete_radices, stratified_numbers
 
 
 class Lsan(nn.Module):
@@ -30,7 +30,10 @@ class Lsan(nn.Module):
         self.config = config
         width, items, causal = config.width, len(popularity), config.regime == "causal"
         self.register_buffer("popularity", popularity.to(torch.int32))
-        self.table = ComposedTable(items, config.radices, width)
+        numbers = torch.arange(1, items + 1) if config.digits_of == "index" else None
+        if numbers is None:
+            numbers = stratified_numbers(popularity, complete_radices(config.radices, items)[0])
+        self.table = ComposedTable(numbers, config.radices, width)
         self.context = TemporalContext(category_of_item, width)
         self.fuse = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width))
         self.positions = nn.Parameter(torch.randn(config.history, width) * width**-0.5)

@@ -29,6 +29,19 @@ def modulo_digits(indices: Int[Tensor, " items"], radices: Sequence[int]) -> Int
     return torch.stack(digits, dim=1)
 
 
+def stratified_numbers(popularity: Int[Tensor, " items"], first_radix: int) -> Int[Tensor, " items"]:
+    """Numbers 0..prod(m_n) - 1 of the items such that `code_1` is the stratum of popularity (0 = the most popular
+    V / m_1 items) and the other digits count through the stratum.
+
+    So the items that differ in `code_1` alone, which a tied output can hardly tell apart, are of different popularity.
+    """
+    order = (-popularity.long()).argsort(stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    size = math.ceil(len(order) / first_radix)
+    return rank % size * first_radix + rank // size
+
+
 class ComposedTable(nn.Module):
     """N base tables E_n [m_n, D], composed under the weight of a context vector (paper, section 3.2).
 
@@ -36,12 +49,13 @@ class ComposedTable(nn.Module):
     table, whatever the context.
     """
 
-    def __init__(self, items: int, radices: Sequence[int], width: int) -> None:
-        """`radices` are the leading m_n; the last is added so that all of `items` 1..V have distinct codes."""
+    def __init__(self, numbers: Int[Tensor, " items"], radices: Sequence[int], width: int) -> None:
+        """`numbers[v - 1]` is the number whose digits are the code of item v; see `complete_radices` for `radices`."""
         super().__init__()
+        items = len(numbers)
         self.radices = complete_radices(radices, items)
         offsets = torch.tensor([0, *self.radices[:-1]]).cumsum(0)
-        self.codes = Codes(modulo_digits(torch.arange(1, items + 1), self.radices) + offsets, sum(self.radices))
+        self.codes = Codes(modulo_digits(numbers, self.radices) + offsets, sum(self.radices))
         self.weight = nn.Parameter(torch.randn(sum(self.radices), width) * width**-0.5)
         self.bias = nn.Parameter(torch.zeros(items))
         self.attention = nn.Linear(width, width, bias=False) if len(self.radices) > 1 else None

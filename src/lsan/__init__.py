@@ -1,0 +1,43 @@
+"""lsan: next-item recommendation that fits on a phone."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lsan.config import Recipe, load_recipe
+    from lsan.data.prepare import prepare_dataset
+    from lsan.errors import ConfigError, DataError, LsanError, MissingExtraError
+    from lsan.recommender import Recommendation, Recommendations, Recommender
+
+    load = Recommender.load
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "LsanError",
+    "MissingExtraError",
+    "Recipe",
+    "Recommendation",
+    "Recommendations",
+    "Recommender",
+    "load",
+    "load_recipe",
+    "prepare_dataset",
+]
+
+_HOME = {
+    "lsan.config": ("Recipe", "load_recipe"),
+    "lsan.data.prepare": ("prepare_dataset",),
+    "lsan.errors": ("ConfigError", "DataError", "LsanError", "MissingExtraError"),
+    "lsan.recommender": ("Recommendation", "Recommendations", "Recommender"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load their module when first used, so that `lsan prepare` never waits for torch."""
+    if name == "load":
+        return __getattr__("Recommender").load
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'lsan' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -1,0 +1,107 @@
+"""What the commands share on the terminal: tables, progress bars with an ETA, device flags."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lsan.errors import ConfigError
+from lsan.experiment import Device, Observer, choose_device
+
+_NO_TERMINAL_WIDTH = 160
+
+
+def console() -> Console:
+    """Standard output; wide where it is not a terminal, so that nothing is cut in a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() else _NO_TERMINAL_WIDTH, highlight=False)
+
+
+def plain_table(*columns: str, title: str | None = None) -> Table:
+    """A table whose first column is left-aligned and the others are right-aligned."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0)
+    return table
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto is CUDA where there is one (default)"
+    )
+    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads; default: one a core")
+
+
+def use_device(args: argparse.Namespace) -> torch.device:
+    """Set the number of threads and choose the device.
+
+    Raises:
+        ConfigError: when the number of threads is below 1, or CUDA is asked for and absent.
+    """
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ConfigError(f"--threads {args.threads}: expected a whole number of at least 1")
+        torch.set_num_threads(args.threads)
+    return choose_device(cast(Device, args.device))
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A progress display on standard error; silent where that is not a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+        yield progress
+
+
+@contextmanager
+def training_observer(epochs: int) -> Iterator[Observer]:
+    """Shows each epoch's progress and prints a line when it is done. The ETA of the whole is for all `epochs`; early
+    stopping may end it sooner."""
+    with _progress() as progress:
+        whole = progress.add_task(f"at most {epochs} epochs", total=float(epochs))
+        current = progress.add_task("epoch")
+
+        def step(epoch: int, step: int, steps: int) -> None:
+            progress.update(current, description=f"epoch {epoch + 1}", completed=step, total=steps)
+            progress.update(whole, completed=epoch + step / steps)
+
+        def epoch(record: dict[str, float]) -> None:
+            progress.console.file.flush()
+            print(
+                f"epoch {record['epoch']:3.0f}  loss {record['loss']:.4f}"
+                f"  validation nDCG@10 {record['validation nDCG@10']:.4f}  HR@10 {record['validation HR@10']:.4f}"
+                f"  {record['seconds']:.0f} s",
+                flush=True,
+            )
+
+        yield Observer(step=step, epoch=epoch)
+
+
+@contextmanager
+def ranking_progress() -> Iterator["Ticker"]:
+    """Shows how many cases are ranked."""
+    with _progress() as progress:
+        yield Ticker(progress)
+
+
+class Ticker:
+    """Called with (done, total)."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("ranking")
+
+    def __call__(self, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total)

@@ -1,0 +1,88 @@
+"""`lsan recommend`: raw ids in, titles, ids and scores out."""
+
+import argparse
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from lsan.cli.console import add_device_arguments, console, plain_table, use_device
+from lsan.errors import ConfigError
+from lsan.recommender import Recommendations, Recommender
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lsan recommend`."""
+    parser.add_argument("folder", metavar="RUN", type=Path, help="folder that `lsan train` wrote")
+    parser.add_argument("--history", metavar="ID", nargs="*", required=True, help="raw item ids, oldest first")
+    parser.add_argument(
+        "--at", metavar="TIME", help="when: ISO time or seconds since 1970, UTC; the hour matters to models that read it"
+    )
+    parser.add_argument("-k", type=int, default=10, help="how many; default 10")
+    seen = parser.add_mutually_exclusive_group()
+    seen.add_argument("--include-seen", action="store_true", help="items of the history may be recommended again")
+    seen.add_argument("--exclude-seen", action="store_true", help="they may not; default: as the recipe says")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_device_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Recommend.
+
+    Raises:
+        LsanError: when the run cannot be used, or --at or -k is not valid.
+    """
+    at = None if args.at is None else parse_time(args.at)
+    use_device(args)
+    recommender = Recommender.load(args.folder, device=args.device)
+    if at is not None and not recommender.run.header.hours:
+        print("note: this model was trained on data without times of day; --at changes nothing", file=sys.stderr)
+    exclude_seen = False if args.include_seen else True if args.exclude_seen else None
+    answer = recommender.recommend(args.history, args.k, at=at, exclude_seen=exclude_seen)
+    if args.json:
+        print(json.dumps(_as_json(answer), ensure_ascii=False, indent=1))
+        return
+    if answer.unknown_ids:
+        print(f"note: skipped unknown ids: {', '.join(map(str, answer.unknown_ids))}", file=sys.stderr)
+    if answer.by_popularity:
+        print("note: no known item in the history, so these are the most popular items", file=sys.stderr)
+    console().print(recommendations_table(answer))
+
+
+def recommendations_table(answer: Recommendations) -> Table:
+    """Rank, title, category, id and score of each recommendation."""
+    table = plain_table("title", "category", "id", "score")
+    for item in answer:
+        table.add_row(item.title, item.category or "", str(item.id), f"{item.score:.3f}")
+    return table
+
+
+def parse_time(text: str) -> datetime | float:
+    """An ISO time or a number of seconds since 1970.
+
+    Raises:
+        ConfigError: when it is neither.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"--at {text!r} is not a time: expected ISO text such as 2026-11-21T18:30 or seconds since 1970"
+        ) from error
+
+
+def _as_json(answer: Recommendations) -> dict[str, Any]:
+    return {
+        "recommendations": [
+            {"id": item.id, "title": item.title, "category": item.category, "score": item.score} for item in answer
+        ],
+        "unknown_ids": list(answer.unknown_ids),
+        "by_popularity": answer.by_popularity,
+    }
