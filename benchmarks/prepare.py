@@ -37,9 +37,7 @@ def main() -> None:
     """Run all cases and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=5, help="runs of each 2-million case")
-    parser.add_argument(
-        "--quick", action="store_true", help="2 million events only, and write no result file"
-    )
+    parser.add_argument("--quick", action="store_true", help="2 million events only, and write no result file")
     arguments = parser.parse_args()
     cases: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="lsan-benchmark-") as name:

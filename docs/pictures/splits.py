@@ -105,9 +105,7 @@ def temporal() -> Figure:
         (TEST_FROM, 10.2, "test", TEST),
     ):
         axes.fill_between([left, right], bottom, top, color=colour, alpha=0.09, linewidth=0, zorder=-1)
-        axes.text(
-            (left + right) / 2, top + 0.12, text, ha="center", fontsize=12, fontweight="bold", color=colour
-        )
+        axes.text((left + right) / 2, top + 0.12, text, ha="center", fontsize=12, fontweight="bold", color=colour)
     trained = {item for events in LOG.values() for time, item in events if time < VALIDATION_FROM}
     for row, events in enumerate(LOG.values()):
         for time, item in events:

@@ -1,4 +1,4 @@
-"""Recipes: everything that defines a run, in one TOML file. Unknown keys, wrong types and values out of range are errors."""
+"""Recipes: all that defines a run, in one TOML file. Unknown keys, wrong types and values out of range are errors."""
 
 import tomllib
 from pathlib import Path
@@ -39,9 +39,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     radices: tuple[Annotated[int, Meta(ge=2)], ...] = (2,)
     """m_1, m_2, ...: rows of the base tables. One more table is added when they do not yet give V distinct codes.
     An empty list is one full table of V rows."""
-    digits_of: Literal["popularity", "index"] = "popularity"
-    """What item codes are the digits of: the rank by training popularity, arranged so that m_1 splits the popular from
-    the rare, or the catalogue index (order of first appearance in the log), as the paper has it."""
+    digits_of: Literal["co-occurrence", "index"] = "co-occurrence"
+    """What item codes are the digits of: numbers that let a rare item share rows with a popular one that it was often
+    near to in training, or the catalogue index (order of first appearance in the log). See models/numbering.py."""
     width: Count = 128
     """D."""
     heads: Count = 2

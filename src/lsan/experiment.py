@@ -20,6 +20,7 @@ from lsan.evaluation.ranking import Ranking, Rankings, Scorer, rank_cases
 from lsan.evaluation.report import Report, make_report
 from lsan.files import refuse_existing, write_atomically
 from lsan.models.baselines import training_popularity
+from lsan.models.numbering import item_numbers
 from lsan.models.recommender import Lsan
 from lsan.pictures import learning_curve
 from lsan.runs import CHECKPOINT, METRICS, Run, RunHeader, load_run, new_network, write_catalogue, write_model
@@ -117,11 +118,18 @@ def dataset_of(header: RunHeader, dataset: Dataset | None) -> Dataset:
 
 
 def _train(
-    dataset: Dataset, split: Split, header: RunHeader, folder: Path, *, device: torch.device, observer: Observer
+    dataset: Dataset,
+    split: Split,
+    header: RunHeader,
+    folder: Path,
+    *,
+    device: torch.device,
+    observer: Observer,
 ) -> None:
     recipe = header.recipe
     torch.manual_seed(stream(recipe.seed, "weights"))
-    network = new_network(recipe, dataset.catalogue, training_popularity(dataset, split)).to(device)
+    numbers = torch.from_numpy(item_numbers(dataset, split, recipe.model))
+    network = new_network(recipe, dataset.catalogue, training_popularity(dataset, split), numbers).to(device)
     reader = history_reader(dataset, split, header)
 
     def validate(network: Lsan) -> dict[str, float]:

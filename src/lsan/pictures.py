@@ -9,8 +9,11 @@ from lsan.files import write_atomically
 
 def learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
     """Training loss and validation nDCG@10 by epoch, with the selected epoch marked."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # 0.3 s to import, so only when a picture is drawn
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,  # 0.3 s to import, so only when a picture is drawn
+    )
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     epochs = [record["epoch"] for record in history]
     ndcg = [record["validation nDCG@10"] for record in history]
@@ -29,7 +32,7 @@ def learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
     left.set_xlabel("epoch")
     left.set_ylabel("validation nDCG@10", color="#1f5fa8")
     right.set_ylabel("training loss (cross-entropy, nats)", color="#c2571a")
-    left.xaxis.get_major_locator().set_params(integer=True)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_ylim(bottom=0)
     left.grid(alpha=0.3)
     left.spines["top"].set_visible(False)

@@ -69,7 +69,13 @@ class Recommender:
 
     @classmethod
     def fit(
-        cls, log: Any, recipe: Recipe, *, items: Any = None, device: Device = "auto", observer: Observer | None = None
+        cls,
+        log: Any,
+        recipe: Recipe,
+        *,
+        items: Any = None,
+        device: Device = "auto",
+        observer: Observer | None = None,
     ) -> "Recommender":
         """Train on an interaction log: a Polars or pandas frame, or a file that `lsan prepare` reads.
 
@@ -130,7 +136,9 @@ class Recommender:
         Raises:
             ConfigError: when k is below 1, `times` is not as long as the history, or both `times` and `at` are given.
         """
-        return self.recommend_many([history], k, times=None if times is None else [times], at=at, exclude_seen=exclude_seen)[0]
+        return self.recommend_many(
+            [history], k, times=None if times is None else [times], at=at, exclude_seen=exclude_seen
+        )[0]
 
     def recommend_many(
         self,
@@ -165,7 +173,9 @@ class Recommender:
     ) -> list[Recommendations]:
         catalogue = self.run.catalogue
         indices = [catalogue.indices_of(history) for history in histories]
-        slots = [self._slots(history, None if times is None else times[row], at) for row, history in enumerate(histories)]
+        slots = [
+            self._slots(history, None if times is None else times[row], at) for row, history in enumerate(histories)
+        ]
         length = max(1, *(len(row) for row in indices))
         items, hours = np.zeros((2, len(histories), length), dtype=np.int64)
         for row, (known, hour) in enumerate(zip(indices, slots, strict=True)):

@@ -1,10 +1,10 @@
 """The run folder: a trained model with all that is needed to use it, in safetensors and JSON, nothing pickled.
 
-    run.json            format, version, recipe, what it was trained on, how far training is
-    catalogue.json      id, title and category of the items 1..V
-    model.safetensors   the best weights so far
-    metrics.jsonl       one line an epoch
-    checkpoint.safetensors  only while training is unfinished
+run.json            format, version, recipe, what it was trained on, how far training is
+catalogue.json      id, title and category of the items 1..V
+model.safetensors   the best weights so far
+metrics.jsonl       one line an epoch
+checkpoint.safetensors  only while training is unfinished
 """
 
 import json
@@ -94,9 +94,9 @@ class Run:
     """In evaluation mode, with the best weights."""
 
 
-def new_network(recipe: Recipe, catalogue: Catalogue, popularity: torch.Tensor) -> Lsan:
-    """An untrained network for this catalogue. `popularity` counts the training events of items 1..V."""
-    return Lsan(recipe.model, torch.from_numpy(catalogue.category_of_item.copy()), popularity)
+def new_network(recipe: Recipe, catalogue: Catalogue, popularity: torch.Tensor, numbers: torch.Tensor) -> Lsan:
+    """An untrained network for this catalogue; `Lsan` explains the arguments."""
+    return Lsan(recipe.model, torch.from_numpy(catalogue.category_of_item.copy()), popularity, numbers)
 
 
 def write_catalogue(folder: Path, catalogue: Catalogue) -> None:
@@ -130,13 +130,19 @@ def load_run(folder: Path, *, device: torch.device) -> Run:
         raise DataError(f"{path}: no items")
     path = folder / MODEL
     if not path.exists() and not header.progress.get("finished"):
-        raise DataError(f"{folder} has no model yet: its training stopped in the first epoch; go on with `lsan train --resume {folder}`")
-    network = new_network(header.recipe, catalogue, torch.zeros(len(catalogue)))
+        raise DataError(
+            f"{folder} has no model yet, its training stopped in the first epoch: "
+            f"go on with `lsan train --resume {folder}`"
+        )
+    absent = torch.zeros(len(catalogue), dtype=torch.int64)
     try:
-        network.load_state_dict(load(path.read_bytes()))
+        tensors = load(path.read_bytes())
+        numbers = tensors.get("table.numbers", absent).long()
+        network = new_network(header.recipe, catalogue, absent, numbers)
+        network.load_state_dict(tensors)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (SafetensorError, RuntimeError, ValueError) as error:
+    except (SafetensorError, RuntimeError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: damaged, or not this run's model ({reason})") from error
     return Run(header=header, catalogue=catalogue, network=network.to(device).eval())

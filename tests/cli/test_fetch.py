@@ -86,9 +86,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start + shift}-{len(content) - 1}/{len(content)}")
         if site.etag is not None:
             self.send_header("ETag", site.etag)
-        announced = {"too big": len(body) + 100, "too small": len(body) - 100, "huge": 10**15}.get(
-            fault, len(body)
-        )
+        announced = {"too big": len(body) + 100, "too small": len(body) - 100, "huge": 10**15}.get(fault, len(body))
         if fault.startswith("chunked"):
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
@@ -169,9 +167,7 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_fetches_and_says_what_is_next(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fetches_and_says_what_is_next(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "one"
     assert _fetch(site, out) == 0
     assert (out / "one.bin").read_bytes() == CONTENT
@@ -258,9 +254,7 @@ def test_a_part_that_cannot_be_resumed_is_dropped(site: Site, tmp_path: Path, th
     assert (tmp_path / "one.bin").read_bytes() == content
 
 
-def test_without_a_validator_it_starts_afresh(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_validator_it_starts_afresh(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site.etag, site.faults = None, ["truncates"]
     assert _fetch(site, tmp_path) == 2
     assert "try again later" in _error(capsys)
@@ -355,9 +349,7 @@ def test_more_than_the_disk_has_is_refused_at_once(
     assert f"{10**15} bytes are still to come, but only" in _error(capsys)
 
 
-def test_an_unwritable_disk_is_an_error(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unwritable_disk_is_an_error(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -370,9 +362,7 @@ def test_an_unwritable_disk_is_an_error(
     assert site.requests[1][1] == "bytes=1000-"
 
 
-def test_a_server_that_hangs_is_given_up(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_that_hangs_is_given_up(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site.always = "hangs"
     assert _fetch(site, tmp_path, "--timeout", "0.2") == 2
     assert "no data for 0.2 s after 100 of 2048 bytes" in _error(capsys)
@@ -436,9 +426,7 @@ def test_damaged_checksums_are_an_error(
     assert "checksums.json is damaged: delete it" in _error(capsys)
 
 
-def test_two_sets_do_not_share_a_folder(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_sets_do_not_share_a_folder(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _fetch(site, tmp_path) == 0
     assert _fetch(site, tmp_path, name="ml-1m") == 2
     assert "holds another public dataset" in _error(capsys)
@@ -457,9 +445,7 @@ def test_out_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("option", [["--tries", "0"], ["--timeout", "0"], ["--timeout", "nan"], ["--list"]])
-def test_options_that_make_no_sense(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]
-) -> None:
+def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
     assert main(["fetch", "one", "--out", str(tmp_path), *option]) == 2
     assert _error(capsys)
     assert _names(tmp_path) == set()
@@ -492,13 +478,9 @@ def _serve_1m(site: Site, monkeypatch: pytest.MonkeyPatch, archive: bytes) -> No
 def test_an_archive_becomes_a_log_and_items(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    movies = "1::Toy Story (1995)::Animation|Children's|Comedy\n2::Misérables, Les (1995)::Drama\n".encode(
-        "latin-1"
-    )
+    movies = "1::Toy Story (1995)::Animation|Children's|Comedy\n2::Misérables, Les (1995)::Drama\n".encode("latin-1")
     ratings = b"1::1::5::978300760\n1::2::3::978302109\n"
-    _serve_1m(
-        site, monkeypatch, _zip({"ml-1m/": b"", "ml-1m/movies.dat": movies, "ml-1m/ratings.dat": ratings})
-    )
+    _serve_1m(site, monkeypatch, _zip({"ml-1m/": b"", "ml-1m/movies.dat": movies, "ml-1m/ratings.dat": ratings}))
     out = tmp_path / "my data"
     assert _fetch(site, out, name="ml-1m") == 0
     assert (out / "ml-1m" / "ratings.dat").read_bytes() == ratings
@@ -587,9 +569,7 @@ def test_a_cut_gzip_file_is_an_error_and_is_not_recorded(
 
 
 @pytest.mark.parametrize("arguments", [[], ["--list"]])
-def test_lists_all_sets_with_sizes_and_terms(
-    capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
+def test_lists_all_sets_with_sizes_and_terms(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(["fetch", *arguments]) == 0
     said = capsys.readouterr().out
     for public_set in PUBLIC_SETS.values():

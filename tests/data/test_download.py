@@ -111,16 +111,12 @@ def test_a_file_that_is_there_is_only_verified(tmp_path: Path) -> None:
         return download(url, path, expected=checksum, limit=9, patience=patience, progress=_nothing)
 
     assert again(sha256) == sha256
-    with pytest.raises(
-        DataError, match=f"its SHA-256 is {sha256}, but {'0' * 64} was written here; .*; do this"
-    ):
+    with pytest.raises(DataError, match=f"its SHA-256 is {sha256}, but {'0' * 64} was written here; .*; do this"):
         again("0" * 64)
     assert path.exists()
 
 
-@pytest.mark.parametrize(
-    "target", ["http://elsewhere/x", "file:///etc/passwd", "ftp://elsewhere/x", "https://"]
-)
+@pytest.mark.parametrize("target", ["http://elsewhere/x", "file:///etc/passwd", "ftp://elsewhere/x", "https://"])
 def test_https_is_not_redirected_to_anything_less(target: str) -> None:
     request = urllib.request.Request("https://publisher/x")
     with pytest.raises(DataError, match="refused a redirect"):
@@ -129,9 +125,7 @@ def test_https_is_not_redirected_to_anything_less(target: str) -> None:
 
 def test_https_is_redirected_to_https() -> None:
     request = urllib.request.Request("https://publisher/x", headers={"Range": "bytes=5-"})
-    answer = _Redirects().redirect_request(
-        request, io.BytesIO(), 302, "Found", HTTPMessage(), "https://elsewhere/x"
-    )
+    answer = _Redirects().redirect_request(request, io.BytesIO(), 302, "Found", HTTPMessage(), "https://elsewhere/x")
     assert answer is not None
     assert answer.full_url == "https://elsewhere/x"
     assert answer.headers["Range"] == "bytes=5-"

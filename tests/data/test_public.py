@@ -57,9 +57,7 @@ def test_the_next_command_names_existing_places() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"), [("ML-1M", "ml-1m"), ("steem", "steam"), ("retail", "online-retail")]
-)
+@pytest.mark.parametrize(("name", "meant"), [("ML-1M", "ml-1m"), ("steem", "steam"), ("retail", "online-retail")])
 def test_an_unknown_name_gets_a_suggestion(name: str, meant: str) -> None:
     with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
         find_set(name)
@@ -97,9 +95,7 @@ def test_movielens_csv_items(tmp_path: Path) -> None:
         ("ml-20m", "movies.csv", b"movieId,title,genres\n1,\xff,x\n"),
     ],
 )
-def test_a_film_list_of_another_form_is_an_error(
-    tmp_path: Path, name: str, file: str, content: bytes
-) -> None:
+def test_a_film_list_of_another_form_is_an_error(tmp_path: Path, name: str, file: str, content: bytes) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / file).write_bytes(content)
     with pytest.raises(DataError, match=file):
@@ -162,9 +158,7 @@ def test_lines_that_are_no_records_are_an_error_and_run_nothing(
     tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        DataError, match=r"3 of 3 lines are not Python dictionaries with username, product_id, date"
-    ):
+    with pytest.raises(DataError, match=r"3 of 3 lines are not Python dictionaries with username, product_id, date"):
         _steam(tmp_path, f"{line}\n" * 3)
     assert not (tmp_path / "EXECUTED").exists()
 
@@ -193,9 +187,7 @@ def _workbook(folder: Path, rows: list[list[str]], *, strings: str = "") -> None
     )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as book:
-        book.writestr(
-            "xl/worksheets/sheet1.xml", f"<worksheet {SHEET}><sheetData>{sheet}</sheetData></worksheet>"
-        )
+        book.writestr("xl/worksheets/sheet1.xml", f"<worksheet {SHEET}><sheetData>{sheet}</sheetData></worksheet>")
         if strings:
             book.writestr("xl/sharedStrings.xml", strings)
     (folder / "online+retail").mkdir()
@@ -210,10 +202,7 @@ def _number(text: str) -> str:
     return f"><v>{text}</v>"
 
 
-HEADER = [
-    _string(name)
-    for name in ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "CustomerID")
-]
+HEADER = [_string(name) for name in ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "CustomerID")]
 
 
 def test_the_workbook_becomes_csv(tmp_path: Path) -> None:

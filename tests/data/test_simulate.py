@@ -133,9 +133,7 @@ def test_log_likelihood_has_its_expected_value_and_falls_under_shuffled_states(
         if name == "project":
             changed["slot"] = state.slot[order]
         other = next_item_probabilities(simulation.shop, dataclasses.replace(state, **changed))
-        assert (
-            np.log(np.maximum(other[rows, simulation.item[some_events]], 1e-12)).mean() < actual.mean() - 0.02
-        )
+        assert np.log(np.maximum(other[rows, simulation.item[some_events]], 1e-12)).mean() < actual.mean() - 0.02
 
 
 def test_drawn_projects_follow_their_stated_distribution(simulation: Simulation) -> None:

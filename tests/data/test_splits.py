@@ -86,9 +86,7 @@ def check_no_leak(dataset: Dataset, split: Split) -> None:
             if dataset.timestamps is not None:
                 answered_at = dataset.timestamps[stop]
                 assert (dataset.timestamps[start:stop] <= answered_at).all()
-                assert (
-                    dataset.timestamps[split.train_start[user] : split.train_stop[user]] <= answered_at
-                ).all()
+                assert (dataset.timestamps[split.train_start[user] : split.train_stop[user]] <= answered_at).all()
     for user in range(dataset.users):
         assert offsets[user] == split.train_start[user] <= split.train_stop[user] <= offsets[user + 1]
     # The three parts share no event and leave none out.
@@ -117,9 +115,7 @@ class TestLeaveOneOut:
     def test_by_hand(self) -> None:
         # Users with 2, 3, 0 and 5 events; items in the order of the log.
         split = leave_one_out(
-            dataset_of(
-                [[(1, 0), (2, 0)], [(3, 5), (4, 6), (5, 7)], [], [(6, 1), (6, 1), (1, 1), (2, 2), (3, 3)]]
-            )
+            dataset_of([[(1, 0), (2, 0)], [(3, 5), (4, 6), (5, 7)], [], [(6, 1), (6, 1), (1, 1), (2, 2), (3, 3)]])
         )
         assert split.train_start.tolist() == [0, 2, 5, 5]
         assert split.train_stop.tolist() == [2, 3, 5, 8]
@@ -256,9 +252,7 @@ class TestTemporalQuantiles:
         split = temporal_quantiles(dataset, validation=0.4, test=0.1)
         assert (len(training_events(split)), len(split.validation), len(split.test)) == (3, 4, 3)
 
-    @pytest.mark.parametrize(
-        ("validation", "test"), [(0.0, 0.1), (0.1, 0.0), (0.5, 0.5), (float("nan"), 0.1)]
-    )
+    @pytest.mark.parametrize(("validation", "test"), [(0.0, 0.1), (0.1, 0.0), (0.5, 0.5), (float("nan"), 0.1)])
     def test_bad_shares(self, validation: float, test: float) -> None:
         with pytest.raises(DataError, match="shares must be positive"):
             temporal_quantiles(dataset_of([[(1, 10), (2, 20), (3, 30)]]), validation=validation, test=test)

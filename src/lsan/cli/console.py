@@ -8,7 +8,14 @@ from typing import cast
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from lsan.errors import ConfigError
@@ -32,7 +39,10 @@ def plain_table(*columns: str, title: str | None = None) -> Table:
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto is CUDA where there is one (default)"
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="auto is CUDA where there is one (default)",
     )
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads; default: one a core")
 

@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> None:
         out.print()
     out.print(
         f"{len(report.answers):,} {args.part} cases, each ranked among all {len(dataset.catalogue):,} items; "
-        "ties count half; [95% bootstrap interval over users]"
-    , markup=False)
+        "ties count half; [95% bootstrap interval over users]",
+        markup=False,
+    )
     figures = args.folder / f"{args.part}.json"
     ranks = args.folder / f"{args.part}-ranks.parquet"
     write_atomically(figures, (json.dumps(report_json(report, run.header, args.part), indent=1) + "\n").encode())

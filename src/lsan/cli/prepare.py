@@ -20,30 +20,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CSV, TSV, ::-separated, JSON lines or Parquet, gzipped or not, or a folder of Parquet",
     )
     parser.add_argument("--items", metavar="ITEMS", type=Path, help="file of item ids, titles and categories")
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="folder to write; must not exist yet"
-    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write; must not exist yet")
 
     columns = parser.add_argument_group("columns", "recognised by their usual names, or named here")
     columns.add_argument("--user", metavar="NAME", help="user id column of the log")
     columns.add_argument("--item", metavar="NAME", help="item id column of the log")
     columns.add_argument("--timestamp", metavar="NAME", help="time column of the log")
     columns.add_argument("--rating", metavar="NAME", help="rating column of the log, for --min-rating")
-    columns.add_argument(
-        "--title", metavar="NAME", help="title column of the item file, or of the log without one"
-    )
+    columns.add_argument("--title", metavar="NAME", help="title column of the item file, or of the log without one")
     columns.add_argument("--category", metavar="NAME", help="category column of the item file, or of the log")
-    columns.add_argument(
-        "--columns", metavar="A,B,...", help="all column names of a log without a header line"
-    )
+    columns.add_argument("--columns", metavar="A,B,...", help="all column names of a log without a header line")
     columns.add_argument("--items-id", metavar="NAME", help="item id column of the item file")
-    columns.add_argument(
-        "--items-columns", metavar="A,B,...", help="all column names of an item file without a header"
-    )
+    columns.add_argument("--items-columns", metavar="A,B,...", help="all column names of an item file without a header")
 
-    filters = parser.add_argument_group(
-        "filters", "nothing is left out unless asked for; they apply in this order"
-    )
+    filters = parser.add_argument_group("filters", "nothing is left out unless asked for; they apply in this order")
     filters.add_argument("--min-rating", metavar="X", type=float, help="leave out events rated lower than X")
     filters.add_argument(
         "--dedupe",
@@ -53,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     filters.add_argument("--min-user-events", metavar="N", type=int, help="leave out users with fewer events")
     filters.add_argument("--min-item-events", metavar="N", type=int, help="leave out items with fewer events")
-    filters.add_argument(
-        "--core", metavar="N", type=int, help="both of these at once, until stable (the N-core)"
-    )
+    filters.add_argument("--core", metavar="N", type=int, help="both of these at once, until stable (the N-core)")
 
     text = parser.add_argument_group("text files")
     text.add_argument(
@@ -65,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop at the first bad row (default), or leave bad rows out and count them",
     )
     text.add_argument("--encoding", metavar="NAME", default="utf-8", help="such as latin-1; default utf-8")
-    text.add_argument(
-        "--separator", metavar="C", help=r"between fields; default: found in the first line; \t is a tab"
-    )
+    text.add_argument("--separator", metavar="C", help=r"between fields; default: found in the first line; \t is a tab")
     text.add_argument("--no-quotes", action="store_true", help="double quotes are ordinary characters")
 
 

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", type=Path, help="folder that `lsan train` wrote")
     parser.add_argument("--history", metavar="ID", nargs="*", required=True, help="raw item ids, oldest first")
     parser.add_argument(
-        "--at", metavar="TIME", help="when: ISO time or seconds since 1970, UTC; the hour matters to models that read it"
+        "--at",
+        metavar="TIME",
+        help="when: ISO time or seconds since 1970, UTC; the hour matters to models that read it",
     )
     parser.add_argument("-k", type=int, default=10, help="how many; default 10")
     seen = parser.add_mutually_exclusive_group()

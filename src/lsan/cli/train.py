@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from lsan.cli.console import add_device_arguments, training_observer, use_device
-from lsan.config import load_recipe
+from lsan.config import Recipe, load_recipe
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
 from lsan.experiment import resume_run, start_run
@@ -14,7 +14,9 @@ from lsan.runs import RunHeader
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lsan train`."""
     parser.add_argument("dataset", metavar="DATASET", type=Path, nargs="?", help="folder that `lsan prepare` wrote")
-    parser.add_argument("--recipe", metavar="FILE", type=Path, help="TOML file, such as recipes/paper.toml")
+    parser.add_argument(
+        "--recipe", metavar="FILE", type=Path, help="TOML file, such as those in recipes/; default: the preset `paper`"
+    )
     parser.add_argument("--out", metavar="RUN", type=Path, help="folder to write; must not exist yet")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run instead of starting one")
     parser.add_argument("--seed", metavar="N", type=int, help="instead of the recipe's seed")
@@ -30,7 +32,9 @@ def run(args: argparse.Namespace) -> None:
     dataset = None if args.dataset is None else Dataset.open(args.dataset)
     if args.resume is not None:
         if args.recipe is not None or args.out is not None or args.seed is not None:
-            raise ConfigError("--resume goes on with the run's own recipe, seed and folder: leave out --recipe, --seed and --out")
+            raise ConfigError(
+                "--resume goes on with the run's own recipe, seed and folder: leave out --recipe, --seed and --out"
+            )
         device = use_device(args)
         header = RunHeader.read(args.resume)
         if header.progress["finished"]:
@@ -40,9 +44,9 @@ def run(args: argparse.Namespace) -> None:
             resume_run(args.resume, dataset, device=device, observer=observer)
         folder = args.resume
     else:
-        if dataset is None or args.recipe is None or args.out is None:
-            raise ConfigError("name a DATASET, a --recipe and a folder --out, or an interrupted run with --resume")
-        recipe = load_recipe(args.recipe)
+        if dataset is None or args.out is None:
+            raise ConfigError("name a DATASET and a folder --out, or an interrupted run with --resume")
+        recipe = Recipe() if args.recipe is None else load_recipe(args.recipe)
         if args.seed is not None:
             recipe = recipe.with_seed(args.seed)
         device = use_device(args)

@@ -144,10 +144,11 @@ def _catalogue(
     texts: dict[str, pl.Series] = {}
     for role, named in (("title", columns.title), ("category", columns.category)):
         text = log.texts.get(role)
-        if text is not None and named is None and _differs_by_row(log.items.codes, text):
+        chosen = named is not None and table is None
+        if text is not None and not chosen and _differs_by_row(log.items.codes, text):
             notes.append(
-                f"column {log.columns[role]!r} was not taken for the items' {role}: it differs from event to event; "
-                f"--{role} takes it all the same"
+                f"column {log.columns[role]!r} was not taken for the items' {role}: "
+                f"it differs from event to event; --{role} takes it all the same"
             )
             text = None
         texts[role] = _texts_from_log(text, events, item_numbers, len(ids), role)
@@ -162,11 +163,7 @@ def _texts_from_log(
 ) -> pl.Series:
     if text is None:
         return pl.Series([None], dtype=pl.String).new_from_index(0, item_count)
-    kept = (
-        text
-        if events.rows is None
-        else Encoded(codes=text.codes[events.rows], values=text.values, kind=text.kind)
-    )
+    kept = text if events.rows is None else Encoded(codes=text.codes[events.rows], values=text.values, kind=text.kind)
     codes = first_text_of_item(item_numbers, kept, item_count)
     positions = pl.Series(np.where(codes == MISSING, 0, codes), dtype=pl.UInt32)
     if not len(text.values):

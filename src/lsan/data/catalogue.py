@@ -1,5 +1,6 @@
 """The items of a dataset: raw id, title and category of each, and the map between raw ids and indices."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,8 @@ from lsan.errors import DataError
 
 #: A raw item or user id, as the log had it.
 RawId = int | str
+
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +46,12 @@ class Catalogue:
         return index_by_id
 
     def index_of(self, raw_id: RawId) -> int:
-        """The index (1..V) of a raw id, 0 if the catalogue lacks it. Whole numbers match ids of either
-        type."""
+        """The index (1..V) of a raw id, 0 if there is no such item. 17 and "17" both find either of them."""
         found = self._index_by_id.get(raw_id, 0)
         if found:
             return found
         if isinstance(raw_id, str):  # a command line or a JSON file brings 17 as "17"
-            return (
-                self._index_by_id.get(int(raw_id), 0)
-                if raw_id.isdecimal() and str(int(raw_id)) == raw_id
-                else 0
-            )
+            return self._index_by_id.get(int(raw_id), 0) if _WHOLE_NUMBER.fullmatch(raw_id) else 0
         return self._index_by_id.get(str(raw_id), 0)
 
     def indices_of(self, raw_ids: Iterable[RawId]) -> list[int]:
@@ -104,9 +102,7 @@ class Catalogue:
         texts = {}
         for name in ("titles", "categories"):
             column = columns.get(name, absent)
-            if not isinstance(column, list) or not all(
-                text is None or isinstance(text, str) for text in column
-            ):
+            if not isinstance(column, list) or not all(text is None or isinstance(text, str) for text in column):
                 raise DataError(f"{where}: '{name}' must be a list of strings and nulls")
             texts[name] = column
         return cls(ids=ids, titles=texts["titles"], categories=texts["categories"])

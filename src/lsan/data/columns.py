@@ -129,9 +129,7 @@ def _chosen_positions(columns: tuple[str, ...], wanted: Wanted, *, where: str) -
         if name is None:
             continue
         if name not in columns:
-            raise ConfigError(
-                f"{wanted.flags[role]} {name}: {where} has no such column; it has {_listed(columns)}"
-            )
+            raise ConfigError(f"{wanted.flags[role]} {name}: {where} has no such column; it has {_listed(columns)}")
         position = columns.index(name)
         for other, taken in positions.items():
             if taken == position:
@@ -156,9 +154,7 @@ def _usual_position(
         fits = [position for position, plain in free.items() if plain == _plain(name)]
         if len(fits) > 1:
             both = " and ".join(repr(columns[position]) for position in fits)
-            raise DataError(
-                f"{where}: {both} could each be the {role} column: choose with {wanted.flags[role]}"
-            )
+            raise DataError(f"{where}: {both} could each be the {role} column: choose with {wanted.flags[role]}")
         if fits:
             return fits[0]
     return None

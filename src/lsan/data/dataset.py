@@ -81,12 +81,11 @@ class Dataset:
         except ValueError as error:
             raise DataError(f"{description}: not valid JSON ({error})") from error
         if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise DataError(
-                f'{description}: expected "format": "{FORMAT}"; make a dataset with `lsan prepare`'
-            )
+            raise DataError(f'{description}: expected "format": "{FORMAT}"; make a dataset with `lsan prepare`')
         if header.get("version") != VERSION:
             raise DataError(
-                f"{description}: version {header.get('version')}, this lsan reads version {VERSION}; prepare the log again"
+                f"{description}: version {header.get('version')}, this lsan reads version {VERSION}; "
+                "prepare the log again"
             )
         offsets = _map(path / "offsets.npy", np.int64)
         items = _map(path / "items.npy", np.int32)
@@ -98,9 +97,7 @@ class Dataset:
                     f"{description}: says {header.get(name)} {name}, the arrays hold {count}; prepare the log again"
                 )
         if timestamps is not None and len(timestamps) != len(items):
-            raise DataError(
-                f"{path}: {len(timestamps)} timestamps for {len(items)} items; prepare the log again"
-            )
+            raise DataError(f"{path}: {len(timestamps)} timestamps for {len(items)} items; prepare the log again")
         if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(items):
             raise DataError(f"{path / 'offsets.npy'}: does not cover the events; prepare the log again")
         return cls(
@@ -159,8 +156,7 @@ def write_dataset(
 
 
 def _update_digest(digest: "hashlib._Hash", column: pl.Series) -> None:
-    """Add a column of integers or strings: type, lengths of the texts (-1 for null), the texts one after the
-    other."""
+    """Add a column: its type and length, and its integers, or the lengths (-1: null) and bytes of its texts."""
     if column.dtype == pl.String:
         digest.update(b"string" + len(column).to_bytes(8, "little"))
         digest.update(column.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy().tobytes())
@@ -181,9 +177,7 @@ def _map(path: Path, dtype: type[np.generic]) -> npt.NDArray[Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); prepare the log again") from error
     if array.dtype != dtype or array.ndim != 1:
-        raise DataError(
-            f"{path}: expected a one-dimensional {np.dtype(dtype)} array, got {array.ndim}-d {array.dtype}"
-        )
+        raise DataError(f"{path}: expected a one-dimensional {np.dtype(dtype)} array, got {array.ndim}-d {array.dtype}")
     return np.asarray(array)
 
 

@@ -139,9 +139,7 @@ class DelimitedTable(Table):
             return None
         if frame.height != lines:
             return None
-        return frame.select(
-            pl.col(names[position]).fill_null("").alias(role) for role, position in positions.items()
-        )
+        return frame.select(pl.col(names[position]).fill_null("").alias(role) for role, position in positions.items())
 
     def _quotes_are_simple(self, block: bytes) -> bool:
         """Whether each quote opens or closes a whole field: nothing is escaped, nothing spans lines."""
@@ -182,9 +180,7 @@ class DelimitedTable(Table):
                 if unfinished and not is_last and position - begin < _MOST_LINES:
                     position = begin
                     break
-                scan.bad.append(
-                    BadRow(line=first_line + begin, field=None, reason=_csv_reason(error, lines[begin]))
-                )
+                scan.bad.append(BadRow(line=first_line + begin, field=None, reason=_csv_reason(error, lines[begin])))
                 position = begin + 1
                 continue
             if not record or (len(record) == 1 and not record[0].strip()):
@@ -207,9 +203,7 @@ class DelimitedTable(Table):
                 if "\0" in text:
                     return name, "holds a NUL byte"
             elif any("\udc80" <= character <= "\udcff" for character in text):
-                octet = next(
-                    ord(character) - 0xDC00 for character in text if "\udc80" <= character <= "\udcff"
-                )
+                octet = next(ord(character) - 0xDC00 for character in text if "\udc80" <= character <= "\udcff")
                 return (
                     name,
                     f"byte 0x{octet:02X} is not valid UTF-8: name the encoding, as in --encoding latin-1",

@@ -82,9 +82,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if not _is_web_address(newurl) or (req.type == "https" and urlsplit(newurl).scheme != "https"):
             fp.close()
-            raise DataError(
-                f"{req.full_url}: refused a redirect to {newurl!r}, which is not an https address"
-            )
+            raise DataError(f"{req.full_url}: refused a redirect to {newurl!r}, which is not an https address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -131,11 +129,7 @@ def download(
 def _is_web_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and not re.search(r"[\s\x00-\x1f\x7f]", url)
-        )
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"[\s\x00-\x1f\x7f]", url)
     except ValueError:  # such as an unclosed [ of an IPv6 address
         return False
 
@@ -196,17 +190,11 @@ def _fill(url: str, part: Path, *, limit: int, patience: Patience, progress: Pro
             if attempt == patience.tries:
                 kept = _resume_point(url, part)[0]
                 then = (
-                    f"run the same command again to go on after the first {kept} bytes"
-                    if kept
-                    else "try again later"
+                    f"run the same command again to go on after the first {kept} bytes" if kept else "try again later"
                 )
-                raise DataError(
-                    f"{url}: {broken}; gave up at try {attempt} of {patience.tries}: {then}"
-                ) from broken
+                raise DataError(f"{url}: {broken}; gave up at try {attempt} of {patience.tries}: {then}") from broken
             pause = patience.backoff_s * 2 ** (attempt - 1)
-            logger.warning(
-                "%s: %s; next try in %g s (%d of %d)", url, broken, pause, attempt + 1, patience.tries
-            )
+            logger.warning("%s: %s; next try in %g s (%d of %d)", url, broken, pause, attempt + 1, patience.tries)
             time.sleep(pause)
 
 
@@ -232,18 +220,14 @@ def _request(
         return
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise DataError(
-                f"{url}: the server's certificate is not valid: {error.reason.verify_message}"
-            ) from error
+            raise DataError(f"{url}: the server's certificate is not valid: {error.reason.verify_message}") from error
         raise _BrokenError(f"cannot connect: {_one_line(error.reason)}") from error
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenError(f"no answer: {_one_line(error) or type(error).__name__}") from error
     with response:
         offset = _start(url, part, offset, validator, response)
         length = response.getheader("Content-Length", "")
-        total = (
-            offset + int(length) if length.isascii() and length.isdigit() and not response.chunked else None
-        )
+        total = offset + int(length) if length.isascii() and length.isdigit() and not response.chunked else None
         _refuse_too_large(url, part, total, offset, limit)
         _receive(url, part, offset, total, response, limit=limit, timeout_s=timeout_s, progress=progress)
 
@@ -259,9 +243,7 @@ def _judge_status(url: str, part: Path, offset: int, error: urllib.error.HTTPErr
         if error.headers.get("Content-Range", "").replace(" ", "") == f"bytes*/{offset}":
             return
         _discard(part)
-        raise _BrokenError(
-            f"the server's file no longer has the {offset} bytes that came before: starting afresh"
-        )
+        raise _BrokenError(f"the server's file no longer has the {offset} bytes that came before: starting afresh")
     if error.code in (301, 302, 303, 307, 308):
         raise DataError(f"{url}: the server redirects in a loop, too often, or to what is not a web address")
     reason = f"HTTP {error.code} {_one_line(error.reason)}".rstrip()
@@ -270,9 +252,7 @@ def _judge_status(url: str, part: Path, offset: int, error: urllib.error.HTTPErr
     raise DataError(f"{url}: {reason}: the address is wrong or the file has moved; `--url` names a mirror")
 
 
-def _start(
-    url: str, part: Path, offset: int, validator: str | None, response: http.client.HTTPResponse
-) -> int:
+def _start(url: str, part: Path, offset: int, validator: str | None, response: http.client.HTTPResponse) -> int:
     """The byte at which the body that now comes belongs; keeps what is needed to resume it."""
     now = _validator(response)
     if response.status == 206:
@@ -300,9 +280,7 @@ def _refuse_too_large(url: str, part: Path, total: int | None, offset: int, limi
         return
     if total > limit:
         _discard(part)
-        raise DataError(
-            f"{url}: the server announces {total} bytes, more than the {limit} that this file may have"
-        )
+        raise DataError(f"{url}: the server announces {total} bytes, more than the {limit} that this file may have")
     free = shutil.disk_usage(part.parent).free
     if total - offset > free:
         raise DataError(
@@ -331,22 +309,16 @@ def _receive(
             except TimeoutError as error:
                 if received == total:  # whole; the server only failed to close the connection
                     break
-                raise _BrokenError(
-                    f"no data for {timeout_s:g} s after {_of(received, total)} bytes"
-                ) from error
+                raise _BrokenError(f"no data for {timeout_s:g} s after {_of(received, total)} bytes") from error
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise _BrokenError(f"the connection broke after {_of(received, total)} bytes") from error
             if not block:
                 break
             received += len(block)
-            bound, what = min(
-                (limit, "this file may have"), (limit if total is None else total, "it announced")
-            )
+            bound, what = min((limit, "this file may have"), (limit if total is None else total, "it announced"))
             if received > bound:
                 _discard(part)
-                raise DataError(
-                    f"{url}: the server sent more than the {bound} bytes that {what}; deleted what came"
-                )
+                raise DataError(f"{url}: the server sent more than the {bound} bytes that {what}; deleted what came")
             rest = memoryview(block)
             while rest:
                 rest = rest[file.write(rest) :]
@@ -385,16 +357,12 @@ def unpack_zip(archive: Path, folder: Path, *, limit: int) -> None:
                     with opened.open(member) as source, target.open("xb") as file:
                         shutil.copyfileobj(source, file, _CHUNK)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise DataError(
-            f"{archive}: not a whole zip file ({_one_line(error)}): delete it and run again"
-        ) from error
+        raise DataError(f"{archive}: not a whole zip file ({_one_line(error)}): delete it and run again") from error
     except OSError as error:
         raise DataError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from error
 
 
-def _checked_members(
-    archive: Path, members: list[zipfile.ZipInfo], *, limit: int
-) -> dict[Path, zipfile.ZipInfo]:
+def _checked_members(archive: Path, members: list[zipfile.ZipInfo], *, limit: int) -> dict[Path, zipfile.ZipInfo]:
     """Relative path of every file in the archive -> its entry, all of them safe to write."""
 
     def refuse(member: zipfile.ZipInfo, reason: str) -> DataError:
@@ -402,9 +370,7 @@ def _checked_members(
 
     paths: dict[PurePosixPath, zipfile.ZipInfo] = {}
     if len(members) > _MAX_MEMBERS:
-        raise DataError(
-            f"{archive}: refused to unpack it: {len(members)} members, expected at most {_MAX_MEMBERS}"
-        )
+        raise DataError(f"{archive}: refused to unpack it: {len(members)} members, expected at most {_MAX_MEMBERS}")
     for member in members:
         path = PurePosixPath(member.filename)
         if path.is_absolute() or ".." in path.parts or re.search(r"[\\:\x00-\x1f]", member.orig_filename):
@@ -424,9 +390,7 @@ def _checked_members(
     # zipfile stops each member at its declared size, so the declared sizes bound what is written.
     size = sum(member.file_size for member in paths.values())
     if size > limit:
-        raise DataError(
-            f"{archive}: refused to unpack it: it would be {size} bytes, expected at most {limit}"
-        )
+        raise DataError(f"{archive}: refused to unpack it: it would be {size} bytes, expected at most {limit}")
     tops = {path.parts[0] for path in paths}
     wrapped = len(tops) == 1 and all(len(path.parts) > 1 for path in paths)
     return {Path(*path.parts[wrapped:]): member for path, member in paths.items()}

@@ -84,9 +84,7 @@ def tie_share(offsets: npt.NDArray[np.int64], times: Times) -> float:
     """The share of events, given in history order, that have the time of another event of their user."""
     if not len(times):
         return 0.0
-    same = np.zeros(
-        len(times) + 1, dtype=np.bool_
-    )  # same[e]: event e is as late as event e - 1, of the same user
+    same = np.zeros(len(times) + 1, dtype=np.bool_)  # same[e]: event e is as late as event e - 1, of the same user
     same[1:-1] = times[1:] == times[:-1]
     same[offsets] = False
     return float(np.count_nonzero(same[1:] | same[:-1]) / len(times))
@@ -95,10 +93,7 @@ def tie_share(offsets: npt.NDArray[np.int64], times: Times) -> float:
 def _is_sorted(values: Times) -> bool:
     return all(
         bool(
-            np.all(
-                values[start + 1 : start + _BLOCK + 1]
-                >= values[start : start + _BLOCK][: len(values) - start - 1]
-            )
+            np.all(values[start + 1 : start + _BLOCK + 1] >= values[start : start + _BLOCK][: len(values) - start - 1])
         )
         for start in range(0, len(values), _BLOCK)
     )

@@ -68,9 +68,7 @@ def read_interactions(
 
 
 class _Reader:
-    def __init__(
-        self, *, columns: Columns, with_texts: bool, min_rating: float | None, bad_rows: BadRows
-    ) -> None:
+    def __init__(self, *, columns: Columns, with_texts: bool, min_rating: float | None, bad_rows: BadRows) -> None:
         self._wanted = _wanted(columns, with_texts=with_texts, with_rating=min_rating is not None)
         self._min_rating = min_rating
         self._bad_rows = bad_rows
@@ -192,15 +190,11 @@ def tidy_text(column: pl.Series) -> pl.Series:
     return text.replace("", None)
 
 
-def first_text_of_item(
-    items: npt.NDArray[np.integer], text: Encoded, item_count: int
-) -> npt.NDArray[np.uint32]:
+def first_text_of_item(items: npt.NDArray[np.integer], text: Encoded, item_count: int) -> npt.NDArray[np.uint32]:
     """The code of the first text that each item has, `MISSING` where it has none. Shape [items]."""
     known = np.flatnonzero(text.codes != MISSING)[::-1]
     codes = np.full(item_count, MISSING, dtype=np.uint32)
-    codes[items[known]] = text.codes[
-        known
-    ]  # of several writes to a place the last one, the first in the log, stays
+    codes[items[known]] = text.codes[known]  # of several writes to a place the last one, the first in the log, stays
     return codes
 
 

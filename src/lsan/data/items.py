@@ -93,9 +93,7 @@ def _tidy(frame: pl.DataFrame) -> pl.DataFrame:
     nothing = pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
     title = tidy_text(frame["title"]) if "title" in frame.columns else nothing
     category = tidy_text(frame["category"]) if "category" in frame.columns else nothing
-    return pl.DataFrame(
-        {"id": frame["item"].cast(pl.String), "title": title, "category": first_category(category)}
-    )
+    return pl.DataFrame({"id": frame["item"].cast(pl.String), "title": title, "category": first_category(category)})
 
 
 def first_category(column: pl.Series) -> pl.Series:
@@ -103,9 +101,7 @@ def first_category(column: pl.Series) -> pl.Series:
     return column.str.split("|").list.first().str.strip_chars().replace("", None)
 
 
-def _faults(
-    rows: Rows, ids: pl.Series, name: str, seen: set[str], keep: npt.NDArray[np.bool_]
-) -> Iterator[BadRow]:
+def _faults(rows: Rows, ids: pl.Series, name: str, seen: set[str], keep: npt.NDArray[np.bool_]) -> Iterator[BadRow]:
     """Yield rows without a new id and clear them in `keep`; add the new ids to `seen`."""
     missing = missing_ids(rows.frame["item"]).to_list()
     for row, raw in enumerate(ids.to_list()):

@@ -33,9 +33,7 @@ class JsonTable(Table):
         self._blocks = blocks
         first, self._line = blocks.first_line()
         if first.lstrip().startswith("["):
-            raise DataError(
-                f"{name}, line {self._line}: a JSON array; expected JSON lines, one object a line"
-            )
+            raise DataError(f"{name}, line {self._line}: a JSON array; expected JSON lines, one object a line")
         self._lines = self._numbered_lines()
         self._ahead: list[tuple[int, bytes]] = []
         keys: dict[str, None] = {}

@@ -60,13 +60,9 @@ class PrepareOptions:
         if self.dedupe not in get_args(Dedupe):
             raise ConfigError(f"--dedupe {self.dedupe}: expected one of {', '.join(get_args(Dedupe))}")
         if self.on_bad_rows not in get_args(OnBadRows):
-            raise ConfigError(
-                f"--on-bad-rows {self.on_bad_rows}: expected one of {', '.join(get_args(OnBadRows))}"
-            )
+            raise ConfigError(f"--on-bad-rows {self.on_bad_rows}: expected one of {', '.join(get_args(OnBadRows))}")
         if self.separator not in (None, "::", *_SEPARATORS):
-            raise ConfigError(
-                f"--separator {self.separator!r}: expected one punctuation character, a tab, or ::"
-            )
+            raise ConfigError(f"--separator {self.separator!r}: expected one punctuation character, a tab, or ::")
 
 
 def prepare_dataset(
@@ -173,9 +169,7 @@ def _check_out(out: Path) -> None:
         raise DataError(f"cannot make the folder {out}: {parent} is a file")
 
 
-def _read_items(
-    items: object, columns: Columns, options: PrepareOptions, bad_rows: BadRows
-) -> ItemTable | None:
+def _read_items(items: object, columns: Columns, options: PrepareOptions, bad_rows: BadRows) -> ItemTable | None:
     if items is None:
         for flag, value in (("--items-id", columns.items_id), ("--items-columns", columns.items_header)):
             if value is not None:

@@ -187,9 +187,7 @@ def _recorded_checksums(folder: Path) -> dict[str, str]:
     try:
         entries = json.loads(path.read_bytes())
         sums = {name: entry["sha256"] for name, entry in entries.items()}
-        if not all(
-            isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256) for sha256 in sums.values()
-        ):
+        if not all(isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256) for sha256 in sums.values()):
             raise ValueError
         return sums
     except FileNotFoundError:
@@ -274,9 +272,7 @@ def _convert_movielens_100k(folder: Path, converted: Path, progress: Progress) -
         fields = line.split("|")
         if len(fields) != 5 + len(_MOVIELENS_100K_GENRES):
             raise _malformed(path, number, f"{5 + len(_MOVIELENS_100K_GENRES)} fields separated by |")
-        genres = [
-            genre for genre, flag in zip(_MOVIELENS_100K_GENRES, fields[5:], strict=True) if flag == "1"
-        ]
+        genres = [genre for genre, flag in zip(_MOVIELENS_100K_GENRES, fields[5:], strict=True) if flag == "1"]
         items.append((fields[0], fields[1], genres[0] if genres else ""))
     _write_items(converted, items)
 
@@ -334,9 +330,7 @@ def _records(path: Path, fields: Sequence[str], progress: Progress) -> Iterator[
                 lines += 1
                 content += len(line)
                 if len(line) > _LONGEST_LINE or content > _LARGEST_GZIP_CONTENT:
-                    raise DataError(
-                        f"{path}, line {lines}: the line or the file is far longer than it should be"
-                    )
+                    raise DataError(f"{path}, line {lines}: the line or the file is far longer than it should be")
                 record = _literal(line)
                 if isinstance(record, dict) and all(_text(record.get(field)) for field in fields):
                     yield record
@@ -383,10 +377,7 @@ def _convert_steam(folder: Path, converted: Path, progress: Progress) -> None:
     _write_csv(
         converted / "interactions.csv",
         ["user", "item", "timestamp"],
-        (
-            (_text(review["username"]), _text(review["product_id"]), _text(review["date"]))
-            for review in reviews
-        ),
+        ((_text(review["username"]), _text(review["product_id"]), _text(review["date"])) for review in reviews),
     )
     games = _records(folder / "steam_games.json.gz", ["id"], progress)
     _write_items(
@@ -472,9 +463,7 @@ def _convert_online_retail(folder: Path, converted: Path, progress: Progress) ->
     rows = _workbook_rows(path)
     letters = {name: letter for letter, name in next(rows, {}).items()}
     if not all(name in letters for name in _RETAIL_COLUMNS):
-        raise DataError(
-            f"{path}: expected the columns {', '.join(_RETAIL_COLUMNS)}, found {', '.join(letters)}"
-        )
+        raise DataError(f"{path}: expected the columns {', '.join(_RETAIL_COLUMNS)}, found {', '.join(letters)}")
     titles: dict[str, str] = {}
     nameless = cancelled = 0
 
@@ -493,9 +482,7 @@ def _convert_online_retail(folder: Path, converted: Path, progress: Progress) ->
                     continue
                 time = _spreadsheet_time(when)
             except (ValueError, OverflowError) as error:
-                raise DataError(
-                    f"{path}, row {number}: not a quantity and a date: {quantity!r}, {when!r}"
-                ) from error
+                raise DataError(f"{path}, row {number}: not a quantity and a date: {quantity!r}, {when!r}") from error
             if not titles.get(item):
                 titles[item] = title
             yield user, item, time
@@ -520,9 +507,7 @@ _AMAZON = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _STEAM = "https://mcauleylab.ucsd.edu/public_datasets/data/steam"
 
 
-def _amazon(
-    *, name: str, category: str, title: str, counts: str, review_size: int, meta_size: int
-) -> PublicSet:
+def _amazon(*, name: str, category: str, title: str, counts: str, review_size: int, meta_size: int) -> PublicSet:
     return PublicSet(
         name=name,
         summary=f"Amazon reviews of 2014, {title}, 5-core: {counts}",

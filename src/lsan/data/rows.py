@@ -84,9 +84,7 @@ class BadRows:
         for row in sorted(rows, key=lambda bad: bad.line)[:SHOWN]:
             place = f"{table.unit} {row.line}" + ("" if row.field is None else f", field {row.field!r}")
             if not self.skip:
-                raise DataError(
-                    f"{table.name}, {place}: {row.reason} (`--on-bad-rows skip` leaves such rows out)"
-                )
+                raise DataError(f"{table.name}, {place}: {row.reason} (`--on-bad-rows skip` leaves such rows out)")
             if len(self.examples) < SHOWN:
                 self.examples.append(f"{Path(table.name).name}, {place}: {row.reason}")
 
@@ -94,6 +92,4 @@ class BadRows:
 def shown(value: object) -> str:
     """A value as errors show it: quoted, on one line, shortened."""
     text = repr(value)
-    return (
-        text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(str(value))} characters)"
-    )
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(str(value))} characters)"

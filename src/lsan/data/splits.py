@@ -112,8 +112,7 @@ def temporal(dataset: Dataset, *, validation_from: int, test_from: int) -> Split
     times = _times(dataset)
     if not validation_from < test_from:
         raise DataError(
-            f"the validation cut-off ({_iso(validation_from)}) must lie before the test cut-off "
-            f"({_iso(test_from)})"
+            f"the validation cut-off ({_iso(validation_from)}) must lie before the test cut-off ({_iso(test_from)})"
         )
     _check_order(dataset)
     start, stop = dataset.offsets[:-1].astype(np.int64), dataset.offsets[1:].astype(np.int64)
@@ -158,16 +157,12 @@ def temporal_quantiles(dataset: Dataset, *, validation: float, test: float) -> S
         DataError: as `temporal`, and when the shares are not positive or leave nothing to train on.
     """
     if not (validation > 0 and test > 0 and validation + test < 1):
-        raise DataError(
-            f"shares must be positive and sum to less than 1, got validation {validation} and test {test}"
-        )
+        raise DataError(f"shares must be positive and sum to less than 1, got validation {validation} and test {test}")
     times = _times(dataset)
     test_rank = dataset.events - max(1, round(test * dataset.events))
     validation_rank = test_rank - max(1, round(validation * dataset.events))
     if validation_rank < 1:
-        raise DataError(
-            f"{dataset.path}: {dataset.events} events are too few for shares of {validation} and {test}"
-        )
+        raise DataError(f"{dataset.path}: {dataset.events} events are too few for shares of {validation} and {test}")
     validation_from, test_from = _nth_smallest(times, validation_rank), _nth_smallest(times, test_rank)
     if validation_from == test_from:
         raise DataError(
@@ -179,9 +174,7 @@ def temporal_quantiles(dataset: Dataset, *, validation: float, test: float) -> S
 
 def _times(dataset: Dataset) -> IntArray:
     if dataset.timestamps is None:
-        raise DataError(
-            f"{dataset.path}: a temporal split needs times, and this log had none; use leave-one-out"
-        )
+        raise DataError(f"{dataset.path}: a temporal split needs times, and this log had none; use leave-one-out")
     return dataset.timestamps
 
 

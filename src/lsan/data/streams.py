@@ -108,16 +108,17 @@ class TextBlocks:
         """Yield blocks of whole lines, the last one marked. Blank lines at the very end are left out."""
         block, is_last = self._ahead
         self._ahead = (b"", True)
-        while True:
-            if is_last:
-                end = b"\r\n" if b"\r\n" in block else b"\n"
-                block = block.rstrip(b"\r\n")
-                if block:
-                    yield block + end, True
-                return
+        while not is_last:
+            following, is_last = next(self._blocks)
+            if is_last and not following.strip(b"\r\n"):
+                break
             if block:
                 yield block, False
-            block, is_last = next(self._blocks, (b"", True))
+            block = following
+        end = b"\r\n" if b"\r\n" in block else b"\n"
+        block = block.rstrip(b"\r\n")
+        if block:
+            yield block + end, True
 
     def _read(self) -> Iterator[tuple[bytes, bool]]:
         decoder = None if self._encoding == "utf-8" else codecs.getincrementaldecoder(self._encoding)()
@@ -135,9 +136,7 @@ class TextBlocks:
                 if end == 0:
                     rest += octets
                     if len(rest) > _LONGEST_LINE:
-                        raise DataError(
-                            f"{self._path}: a line of more than 64 MiB: this is not a text file of rows"
-                        )
+                        raise DataError(f"{self._path}: a line of more than 64 MiB: this is not a text file of rows")
                     continue
                 block, rest = rest + octets[:end], octets[end:]
                 yield block, False

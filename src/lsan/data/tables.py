@@ -133,9 +133,7 @@ def _parquet_files(folder: Path) -> list[Path]:
         if path.is_file() and not any(part[0] in "._" for part in path.relative_to(folder).parts)
     )
     if not found:
-        raise DataError(
-            f"{folder}: a folder without Parquet files (*.parquet); name a file, or a folder of Parquet"
-        )
+        raise DataError(f"{folder}: a folder without Parquet files (*.parquet); name a file, or a folder of Parquet")
     return found
 
 
@@ -180,9 +178,7 @@ def _from_pandas(frame: Any) -> pl.LazyFrame:
             RuntimeError,
             pl.exceptions.PolarsError,
         ):  # pyarrow's errors are ValueErrors
-            columns[name] = pl.Series(
-                name, [None] * len(frame), dtype=pl.Object
-            )  # unusable, refused if it is used
+            columns[name] = pl.Series(name, [None] * len(frame), dtype=pl.Object)  # unusable, refused if it is used
     return pl.DataFrame(columns).lazy()
 
 

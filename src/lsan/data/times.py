@@ -20,9 +20,7 @@ END_OF_TIME = 7_258_118_400_000
 _FIRST_MILLISECONDS = 10_000_000_000
 
 Notation = Literal["seconds", "milliseconds", "iso", "iso with zone", "date digits", "too large", "typed"]
-_EXPECTED = (
-    "expected seconds or milliseconds since 1970, or ISO text such as 2024-05-31 or 2024-05-31T17:45:00Z"
-)
+_EXPECTED = "expected seconds or milliseconds since 1970, or ISO text such as 2024-05-31 or 2024-05-31T17:45:00Z"
 _NAIVE = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M")
 _ZONED = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z", "%Y-%m-%dT%H:%M%#z")
 
@@ -46,14 +44,10 @@ class Clock:
         if self.notation == "seconds":
             whole, fractional = numbers
             seconds = _within(whole, first=0, end=END_OF_TIME // 1000) * 1000
-            return _within(
-                seconds.fill_null((fractional * 1000).round().cast(pl.Int64, strict=False)), first=0
-            )
+            return _within(seconds.fill_null((fractional * 1000).round().cast(pl.Int64, strict=False)), first=0)
         if self.notation == "milliseconds":
             whole, fractional = numbers
-            return _within(
-                whole.fill_null(fractional.round().cast(pl.Int64, strict=False)), first=_FIRST_MILLISECONDS
-            )
+            return _within(whole.fill_null(fractional.round().cast(pl.Int64, strict=False)), first=_FIRST_MILLISECONDS)
         if self.notation in ("iso", "iso with zone") and column.dtype == pl.String:
             return _iso(column, zoned=self.notation == "iso with zone")
         return pl.Series(column.name, [None], dtype=pl.Int64).new_from_index(0, len(column))
@@ -73,9 +67,7 @@ class Clock:
                 if _iso(column, zoned=zoned).item() is None:
                     return f"{shown(value)} lies outside the years 1970 to 2199"
                 if self.notation in ("iso", "iso with zone"):
-                    return (
-                        f"{shown(value)} has {'a' if zoned else 'no'} time zone, unlike the times before it"
-                    )
+                    return f"{shown(value)} has {'a' if zoned else 'no'} time zone, unlike the times before it"
                 return f"{shown(value)} is ISO text, but the times before it are {self.notation}"
         return f"{shown(value)} is not a time: {_EXPECTED}"
 

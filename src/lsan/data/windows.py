@@ -12,7 +12,8 @@ _HOUR = 3_600_000  # milliseconds
 
 def hour_slots(timestamps: npt.NDArray[np.int64]) -> IntArray:
     """Hour of the day in UTC as a slot 1..24, of milliseconds since 1970."""
-    return timestamps // _HOUR % 24 + 1
+    slots: IntArray = timestamps // _HOUR % 24 + 1
+    return slots
 
 
 def has_hours(timestamps: npt.NDArray[np.int64]) -> bool:
@@ -29,8 +30,10 @@ def has_hours(timestamps: npt.NDArray[np.int64]) -> bool:
 class HistoryReader:
     """Reads ranges of a dataset's events as left-padded rectangles, at most `length` events a row."""
 
-    def __init__(self, dataset: Dataset, length: int, *, hours: bool, known_items: npt.NDArray[np.bool_] | None) -> None:
-        """Without `hours` all hour slots are 0. Items that are not in `known_items` [V + 1] are left out of histories."""
+    def __init__(
+        self, dataset: Dataset, length: int, *, hours: bool, known_items: npt.NDArray[np.bool_] | None
+    ) -> None:
+        """Without `hours` all hour slots are 0. Items not in `known_items` [V + 1] are left out of histories."""
         self.length = length
         self._items = dataset.items
         self._timestamps = dataset.timestamps if hours else None
@@ -38,7 +41,8 @@ class HistoryReader:
 
     def lengths(self, start: IntArray, stop: IntArray) -> IntArray:
         """How many events of each range are read. Shape [batch]."""
-        return np.minimum(stop - start, self.length)
+        lengths: IntArray = np.minimum(stop - start, self.length)
+        return lengths
 
     def read(self, start: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
         """Item indices and hour slots of the events `start .. stop - 1`, the latest last; 0 is padding.

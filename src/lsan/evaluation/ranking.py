@@ -51,9 +51,7 @@ class Rankings:
     """Items of the user's own history are left out; an answer that is one of them is a miss."""
 
 
-def expected_ranks(
-    scores: Float[Tensor, "batch items"], answer: Float[Tensor, "batch 1"]
-) -> Float[Tensor, " batch"]:
+def expected_ranks(scores: Float[Tensor, "batch items"], answer: Float[Tensor, "batch 1"]) -> Float[Tensor, " batch"]:
     """1 + the number of better items + half the number of other items with the same score; inf where that is -inf."""
     better = (scores > answer).sum(1)
     tied = (scores == answer).sum(1) - 1

@@ -7,7 +7,12 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def bootstrap_interval(
-    values: FloatArray, groups: npt.NDArray[np.int64], *, seed: int = 0, resamples: int = 1000, level: float = 0.95
+    values: FloatArray,
+    groups: npt.NDArray[np.int64],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    level: float = 0.95,
 ) -> tuple[FloatArray, FloatArray]:
     """Percentile interval of the mean of each column, by resampling groups (users) with replacement.
 

@@ -1,6 +1,7 @@
 """Non-neural baselines, under the same contract as the networks: `scores(histories)`."""
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -9,10 +10,21 @@ from lsan.data.dataset import Dataset
 from lsan.data.splits import Split
 from lsan.models.histories import Histories
 
+IntArray = npt.NDArray[np.int64]
+
+
+def training_events(dataset: Dataset, split: Split) -> tuple[IntArray, IntArray]:
+    """User index and item index 1..V of every training event, user after user, each oldest first."""
+    lengths = split.train_stop - split.train_start
+    first = np.repeat(split.train_start - (np.cumsum(lengths) - lengths), lengths)
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    return users, dataset.items[first + np.arange(len(first))].astype(np.int64)
+
 
 def training_popularity(dataset: Dataset, split: Split) -> Int[Tensor, " items"]:
     """Training events of each item 1..V (entry v - 1)."""
-    counts = np.bincount(_training_items(dataset, split), minlength=len(dataset.catalogue) + 1)
+    _, items = training_events(dataset, split)
+    counts = np.bincount(items, minlength=len(dataset.catalogue) + 1)
     return torch.from_numpy(counts[1:])
 
 
@@ -30,12 +42,8 @@ class Markov:
     """First-order Markov chain: how often each item followed the last one in training, then popularity."""
 
     def __init__(self, dataset: Dataset, split: Split) -> None:
-        items = _training_items(dataset, split)
-        ends = np.cumsum(split.train_stop - split.train_start)
-        follows = np.ones(len(items), dtype=bool)
-        follows[ends[ends < len(items)]] = False  # a user's first event follows nothing
-        follows[:1] = False
-        following = np.flatnonzero(follows)
+        users, items = training_events(dataset, split)
+        following = np.flatnonzero(users[1:] == users[:-1]) + 1
         popularity = training_popularity(dataset, split).float()
         # below 1, so that one observed transition outweighs any popularity
         self._fallback = popularity / (popularity.max() + 1)
@@ -55,10 +63,3 @@ class Markov:
         for row, (first, stop) in enumerate(zip(begin.tolist(), end.tolist(), strict=True)):
             scores[row, self._transitions.col_indices()[first:stop]] += self._transitions.values()[first:stop]
         return scores
-
-
-def _training_items(dataset: Dataset, split: Split) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Items of all training events, user after user."""
-    lengths = split.train_stop - split.train_start
-    first = np.repeat(split.train_start - (np.cumsum(lengths) - lengths), lengths)
-    return dataset.items[first + np.arange(len(first))].astype(np.int64)

@@ -33,6 +33,4 @@ class Histories:
         return Histories(items=self.items[:, -length:], hours=self.hours[:, -length:])
 
     def to(self, device: torch.device) -> "Histories":
-        return Histories(
-            items=self.items.to(device, non_blocking=True), hours=self.hours.to(device, non_blocking=True)
-        )
+        return Histories(items=self.items.to(device, non_blocking=True), hours=self.hours.to(device, non_blocking=True))

@@ -10,7 +10,7 @@ from lsan.models.context import TemporalContext
 from lsan.models.encoders.twin_attention import TwinAttention
 from lsan.models.histories import Histories
 from lsan.models.item_tables import OutputFactors
-from lsan.models.item_tables.composed import ComposedTable, complete_radices, stratified_numbers
+from lsan.models.item_tables.composed import ComposedTable
 
 
 class Lsan(nn.Module):
@@ -23,16 +23,14 @@ class Lsan(nn.Module):
         config: ModelConfig,
         category_of_item: Int[Tensor, " items_and_padding"],
         popularity: Int[Tensor, " items"],
+        numbers: Int[Tensor, " items"],
     ) -> None:
         """`category_of_item[v]` is 1..C, 0 where unknown. `popularity[v - 1]` counts the training events of item v: an
-        empty history is answered with it."""
+        empty history is answered with it. The digits of `numbers[v - 1]` are the code of item v."""
         super().__init__()
         self.config = config
         width, items, causal = config.width, len(popularity), config.regime == "causal"
         self.register_buffer("popularity", popularity.to(torch.int32))
-        numbers = torch.arange(1, items + 1) if config.digits_of == "index" else None
-        if numbers is None:
-            numbers = stratified_numbers(popularity, complete_radices(config.radices, items)[0])
         self.table = ComposedTable(numbers, config.radices, width)
         self.context = TemporalContext(category_of_item, width)
         self.fuse = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width))

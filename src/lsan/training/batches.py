@@ -61,7 +61,7 @@ def epoch_batches(lengths: IntArray, batch_size: int, random: np.random.Generato
 def read_batch(
     reader: HistoryReader, items: npt.NDArray[np.int32], examples: Examples, batch: IntArray, regime: Regime
 ) -> tuple[Histories, torch.Tensor]:
-    """The histories of a batch and their targets: [batch] in the prefix regime, [batch, time] (0 = none) in the causal."""
+    """Histories of a batch and their targets: [batch] in the prefix regime, [batch, time] (0 = none) in the causal."""
     start, stop = examples.start[batch], examples.stop[batch]
     histories = Histories.of(*reader.read(start, stop))
     if regime == "prefix":

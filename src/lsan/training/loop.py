@@ -82,7 +82,9 @@ def train(
         network.train()
         while progress.step < len(batches):
             torch.manual_seed(stream(seed, "dropout", progress.epoch, progress.step))
-            histories, targets = read_batch(reader, dataset.items, examples, batches[progress.step], recipe.model.regime)
+            histories, targets = read_batch(
+                reader, dataset.items, examples, batches[progress.step], recipe.model.regime
+            )
             loss, count = _step(network, optimizer, histories.to(device), targets.to(device))
             if not np.isfinite(loss):
                 raise DataError(

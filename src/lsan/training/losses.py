@@ -1,5 +1,6 @@
 """Cross-entropy over the whole catalogue, in blocks, without ever holding a logit for every position and item."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,11 +17,13 @@ class _BlockedCrossEntropy(torch.autograd.Function):
     """Forms the gradients in the forward pass, block by block, while a block's probabilities are in the cache."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, codes: Codes | None
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, codes: Codes | None) -> Tensor:
         positions, items = len(hidden), len(bias)
-        grad_hidden, grad_weight, grad_bias = torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
+        grad_hidden, grad_weight, grad_bias = (
+            torch.empty_like(hidden),
+            torch.zeros_like(weight),
+            torch.zeros_like(bias),
+        )
         total = hidden.new_zeros((), dtype=torch.float64)
         step = max(1, _BLOCK[hidden.device.type] // items)
         for start in range(0, positions, step):
@@ -54,5 +57,5 @@ def full_cross_entropy(
 
     Targets are item indices 1..V. First derivatives only.
     """
-    loss: Tensor = _BlockedCrossEntropy.apply(hidden, output.weight, output.bias, targets - 1, output.codes)
-    return loss
+    apply: Callable[..., Tensor] = _BlockedCrossEntropy.apply
+    return apply(hidden, output.weight, output.bias, targets - 1, output.codes)

@@ -25,7 +25,7 @@ class LightweightConvolution(nn.Module):
 
     def last(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch 1 width"]:
         """`forward(x)[:, -1:]`, from the last `back + 1` positions alone."""
-        return self(x[:, -self.back - 1 :])[:, -1:]
+        return self.forward(x[:, -self.back - 1 :])[:, -1:]
 
 
 class TwinAttention(nn.Module):
@@ -64,4 +64,4 @@ class TwinAttention(nn.Module):
         return out
 
     def _split(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch heads time head_width"]:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)

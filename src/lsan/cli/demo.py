@@ -1,0 +1,137 @@
+"""`lsan demo`: the whole way on the built-in simulated shop, in a few minutes on a laptop."""
+
+import argparse
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lsan.cli.console import add_device_arguments, console, plain_table, ranking_progress, training_observer, use_device
+from lsan.cli.describe import parts_table
+from lsan.cli.prepare import summary_lines
+from lsan.cli.recommend import recommendations_table
+from lsan.config import ModelConfig, Recipe, TrainingConfig
+from lsan.data.dataset import Dataset
+from lsan.data.prepare import prepare_dataset
+from lsan.data.simulate import ShopConfig, simulate_shop
+from lsan.data.splits import Split
+from lsan.errors import DataError
+from lsan.evaluation.ranking import Scorer
+from lsan.evaluation.report import Report
+from lsan.experiment import evaluate, load_for_evaluation, start_run
+from lsan.models.baselines import Markov, Popularity, training_popularity
+from lsan.recommender import Recommender
+from lsan.runs import MODEL
+
+RECIPE = Recipe(
+    description="LSAN on the simulated shop",
+    model=ModelConfig(width=64, dropout=0.3),
+    training=TrainingConfig(batch_size=512, learning_rate=2e-3, epochs=12, patience=2),
+)
+
+#: Shoppers whose histories and recommendations are shown, and how much of a history.
+SHOWN_USERS = (0, 1, 2)
+SHOWN_EVENTS = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lsan demo`."""
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("demo"), help="folder to write; default demo")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the shop and the training")
+    add_device_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Simulate, prepare, train, evaluate and recommend; print all of it. A demo of before is replaced.
+
+    Raises:
+        LsanError: when `--out` holds something that is not a demo.
+    """
+    started = time.monotonic()
+    device = use_device(args)
+    out, folder = console(), args.out
+    _clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    out.rule("1. a simulated shop", align="left")
+    simulation = simulate_shop(ShopConfig(seed=args.seed))
+    simulation.interactions.write_csv(folder / "log.csv")
+    simulation.items.write_csv(folder / "items.csv")
+    out.print(f"{folder / 'log.csv'} and {folder / 'items.csv'}: what a shop would export", markup=False)
+
+    out.rule("2. lsan prepare", align="left")
+    dataset = prepare_dataset(folder / "log.csv", folder / "dataset", items=folder / "items.csv")
+    for line in summary_lines(dataset.summary):
+        out.print(line, markup=False)
+
+    out.rule("3. lsan train", align="left")
+    recipe = RECIPE.with_seed(args.seed)
+    with training_observer(recipe.training.epochs) as observer:
+        start_run(dataset, recipe, folder / "run", device=device, observer=observer)
+    out.print(f"picture of the learning curve: {folder / 'run' / 'learning-curve.png'}", markup=False)
+
+    out.rule("4. lsan evaluate", align="left")
+    run, dataset, split = load_for_evaluation(folder / "run", dataset, device=device)
+    reports = {}
+    scorers: dict[str, Scorer] = {
+        "popularity": Popularity(training_popularity(dataset, split).to(device)),
+        "Markov chain": Markov(dataset, split),
+        "LSAN": run.network,
+    }
+    for name, scorer in scorers.items():
+        with ranking_progress() as progress:
+            reports[name] = evaluate(scorer, dataset, split, run.header, "test", device=device, progress=progress)
+    out.print(comparison_table(reports))
+    out.print(f"{len(split.test):,} users, the last event of each among all {len(dataset.catalogue):,} items; "
+              "items already bought are left out; [95% interval]", markup=False)  # fmt: skip
+
+    out.rule("5. lsan describe", align="left")
+    out.print(parts_table(run.network))
+    out.print(f"{MODEL}: {(folder / 'run' / MODEL).stat().st_size:,} bytes", markup=False)
+
+    out.rule("6. lsan recommend", align="left")
+    for user in SHOWN_USERS:
+        _show_user(out, Recommender(run), dataset, split, user)
+    out.print(f"done in {time.monotonic() - started:.0f} s; everything is in {folder}/", markup=False)
+
+
+def comparison_table(reports: dict[str, Report]) -> Table:
+    """HR@10 and nDCG@10 of each model, items already seen left out."""
+    table = plain_table("test", "HR@10", "nDCG@10")
+    for name, report in reports.items():
+        figures = [report.unseen_items.accuracy[metric] for metric in ("HR@10", "nDCG@10")]
+        table.add_row(name, *(f"{figure.mean:.4f} \\[{figure.low:.4f}, {figure.high:.4f}]" for figure in figures))
+    return table
+
+
+def _show_user(out: Console, recommender: Recommender, dataset: Dataset, split: Split, user: int) -> None:
+    """History without the test event, what came next, and the recommendations."""
+    start, stop = int(split.test.start[user]), int(split.test.stop[user])
+    catalogue = dataset.catalogue
+    assert dataset.timestamps is not None
+    times = [float(moment) / 1000 for moment in dataset.timestamps[start:stop]]
+    indices = [int(index) for index in dataset.items[start:stop]]
+    answer = recommender.recommend([catalogue.ids[index - 1] for index in indices], 10, times=times)
+    history = plain_table("bought", "category", "when")
+    for index, moment in list(zip(indices, times, strict=True))[-SHOWN_EVENTS:]:
+        when = datetime.fromtimestamp(moment, UTC).strftime("%a %d %b %Y %H:%M")
+        history.add_row(catalogue.title_of(index), catalogue.categories[index - 1] or "", when)
+    out.print(f"\n[bold]{dataset.user_ids()[user]}[/bold], the last {SHOWN_EVENTS} of {len(indices)} events:")
+    out.print(history)
+    bought = catalogue.title_of(int(dataset.items[stop]))
+    place = next((rank for rank, item in enumerate(answer, start=1) if item.title == bought), None)
+    out.print(f"then bought: {bought} ({f'number {place} below' if place else 'not among the 10 below'})")
+    out.print(recommendations_table(answer))
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier demo, and nothing else."""
+    if not folder.exists():
+        return
+    ours = {"log.csv", "items.csv", "dataset", "run"}
+    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= ours:
+        raise DataError(f"{folder} holds something that is not a demo: name another folder with --out")
+    shutil.rmtree(folder)
