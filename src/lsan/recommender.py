@@ -184,11 +184,11 @@ class Recommender:
                 items[row, -kept.sum() :] = np.array(known)[kept]
                 hours[row, -kept.sum() :] = np.array(hour)[kept]
         with torch.inference_mode():
-            scores = self.run.network.scores(Histories.of(items, hours).to(self._device)).float().cpu()
-        if exclude_seen:
-            for row, known in enumerate(indices):
-                scores[row, [index - 1 for index in known if index]] = -torch.inf
-        best = scores.topk(min(k, len(catalogue)), dim=1)
+            scores = self.run.network.scores(Histories.of(items, hours).to(self._device)).cpu()
+            if exclude_seen:
+                for row, known in enumerate(indices):
+                    scores[row, [index - 1 for index in known if index]] = -torch.inf
+            best = scores.topk(min(k, len(catalogue)), dim=1)
         return [
             Recommendations(
                 items=tuple(

@@ -49,7 +49,7 @@ def write(
     return Dataset.open(path)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(item_ids=ids, user_ids=ids.filter(lambda ids: len(ids) <= 3))
 def test_ids_come_back_as_they_were(item_ids: list[int] | list[str], user_ids: list[int] | list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:

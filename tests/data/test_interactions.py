@@ -22,7 +22,7 @@ from lsan.data.columns import Columns
 from lsan.data.dataset import Dataset
 from lsan.data.filters import core_mask, dedupe_mask, history_order, number_by_first_appearance, tie_share
 from lsan.data.prepare import PrepareOptions, prepare_dataset
-from lsan.errors import DataError
+from lsan.errors import DataError, MissingExtraError
 
 Event = tuple[Any, Any, int]
 EVENTS: list[Event] = [
@@ -126,6 +126,17 @@ def test_parquet_folders_and_frames_give_the_same_histories(tmp_path: Path) -> N
         assert histories(dataset) == EXPECTED
         assert dataset.timestamps is not None
         assert dataset.timestamps[0] == 1_500_000_100_000
+
+
+def test_frames_that_cannot_be_used_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for users, message in (([1.0, None], "Float64"), ([1, "a"], "Object"), ([(1,), (2,)], "List|Object")):
+        with pytest.raises(DataError, match=message):
+            prepare(pd.DataFrame({"user": pd.Series(users), "item": [1, 2]}))
+    with pytest.raises(DataError, match="expected a path or a Polars or pandas data frame, got list"):
+        prepare([1, 2])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'lsan\[pandas\]'"):
+        prepare(pd.DataFrame({"user": [1], "item": [1]}))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +256,7 @@ def test_the_same_log_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.M
         f"u{n % 7},i{n % 11},{1_500_000_000 + n},a title longer than twelve bytes {n % 11}\n" for n in range(200)
     ))  # fmt: skip
     first = prepare(tmp_path / "log.csv")
-    monkeypatch.setattr(streams, "BLOCK", 100)
+    monkeypatch.setattr(streams, "BLOCK", 2000)
     second = prepare(tmp_path / "log.csv")
     names = sorted(path.name for path in first.path.iterdir())
     assert names == sorted(path.name for path in second.path.iterdir())
@@ -283,8 +294,8 @@ BAD = ["a,x", ",x,5", "a,x,5,6", "a,x,no", 'a,"x"y,5', "a,\0,5"]
 codes = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=40)
 
 
-@settings(max_examples=30, deadline=None)
-@given(rows=st.lists(st.tuples(texts, texts), min_size=1, max_size=12), block=st.integers(1, 60))
+@settings(max_examples=20, deadline=None)
+@given(rows=st.lists(st.tuples(texts, texts), min_size=1, max_size=12), block=st.integers(5, 200))
 def test_any_text_id_survives_csv(rows: list[tuple[str, str]], block: int) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\n")
@@ -301,8 +312,8 @@ def test_any_text_id_survives_csv(rows: list[tuple[str, str]], block: int) -> No
         assert list(histories(dataset)) == list(expected)
 
 
-@settings(max_examples=30, deadline=None)
-@given(lines=st.lists(st.sampled_from(GOOD + BAD), min_size=1, max_size=30), block=st.integers(1, 60))
+@settings(max_examples=20, deadline=None)
+@given(lines=st.lists(st.sampled_from(GOOD + BAD), min_size=1, max_size=30), block=st.integers(5, 200))
 def test_skipping_keeps_exactly_the_good_rows(lines: list[str], block: int) -> None:
     good = [line.replace('"', "").split(",") for line in lines if line in GOOD]
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:

@@ -48,18 +48,15 @@ class Markov:
         # below 1, so that one observed transition outweighs any popularity
         self._fallback = popularity / (popularity.max() + 1)
         size = len(popularity)
-        pairs, counts = np.unique(items[following - 1] * size + items[following] - 1, return_counts=True)
-        self._transitions = torch.sparse_csr_tensor(
-            torch.from_numpy(np.searchsorted(pairs // size, np.arange(size + 2))),
-            torch.from_numpy(pairs % size),
-            torch.from_numpy(counts.astype(np.float32)),
-            size=(size + 1, size),
-        )
+        pairs, counts = np.unique((items[following - 1] - 1) * size + items[following] - 1, return_counts=True)
+        self._begin = np.searchsorted(pairs // size, np.arange(size + 1))
+        self._column = torch.from_numpy(pairs % size)
+        self._count = torch.from_numpy(counts.astype(np.float32))
 
     def scores(self, histories: Histories) -> Float[Tensor, "batch items"]:
-        last = histories.items[:, -1]
-        begin, end = self._transitions.crow_indices()[last], self._transitions.crow_indices()[last + 1]
+        last = histories.items[:, -1].cpu().numpy()
         scores = self._fallback.repeat(len(last), 1)
-        for row, (first, stop) in enumerate(zip(begin.tolist(), end.tolist(), strict=True)):
-            scores[row, self._transitions.col_indices()[first:stop]] += self._transitions.values()[first:stop]
-        return scores
+        for row in np.flatnonzero(last):
+            followers = slice(self._begin[last[row] - 1], self._begin[last[row]])
+            scores[row, self._column[followers]] += self._count[followers]
+        return scores.to(histories.items.device)
