@@ -12,10 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def provenance() -> dict[str, Any]:
-    """Commit (and whether files differ from it), machine, and versions of Python and the libraries, as JSON."""
+    """Commit (and whether code differs from it, new files included), machine, and versions, as JSON."""
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "src", "benchmarks/*.py", "pyproject.toml")),
         "machine": {
             "cpu": _cpu_model(),
             "cores": len(os.sched_getaffinity(0)),

@@ -50,7 +50,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Twin-attention blocks."""
     window: Count = 5
     """L: positions under the local branch's convolution; odd in the prefix regime, where it is centred."""
-    dropout: Probability = 0.3
+    dropout: Probability = 0.5
     """On the encoder's input and on each block's output (not stated in the paper)."""
     residual: bool = True
     """Residual connection and LayerNorm around each block, LayerNorm on its input (not stated in the paper)."""
@@ -73,9 +73,9 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """AdamW's step size."""
     weight_decay: NonNegative = 1e-5
     """AdamW's decoupled weight decay (the paper's lambda)."""
-    epochs: Count = 100
+    epochs: Count = 60
     """At most this many passes over the training examples."""
-    patience: Count = 5
+    patience: Count = 3
     """Stop after this many epochs without a better validation nDCG@10."""
 
 

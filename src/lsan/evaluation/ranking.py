@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 LIST_LENGTH = 20
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Anything that scores the whole catalogue after a history: a network or a baseline."""
 

@@ -5,8 +5,8 @@ The paper takes digits of "the index" of an item, and an index is arbitrary. Two
 - *index*: the catalogue index, the order of first appearance in the log. Beware: in a log that is sorted by user, as
   the usual research files are, neighbours in this order were often bought one after the other, held-out events
   included, so codes tell the answer of some test cases (docs/log.md has the figures).
-- *co-occurrence*: from training events alone. Digit 1 is the stratum of popularity (0 = the V / m_1 most popular), and an
-  item of a rarer stratum takes the remaining digits of a popular item that it was often near to.
+- *co-occurrence*: from training events alone. Digit 1 is the stratum of popularity (0 = the V / m_1 most popular), and
+  an item of a rarer stratum takes the remaining digits of a popular item that it was often near to.
 """
 
 import math
