@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def report(recipe: str, seeds: list[int]) -> dict[str, Any]:
     runs = []
     for seed, folder in zip(seeds, folders, strict=True):
         run, dataset, split = load_for_evaluation(folder, dataset_for(recipe), device=device)
+        started = time.monotonic()
         figures = evaluate(run.network, dataset, split, run.header, "test", device=device).to_json()
+        seconds = time.monotonic() - started
         runs.append(
             {
                 "seed": seed,
@@ -101,6 +104,7 @@ def report(recipe: str, seeds: list[int]) -> dict[str, Any]:
                 "test cases whose answer shares its row with an item of its history": row_share(
                     run.network, dataset, split.test
                 ),
+                "evaluation seconds": round(seconds, 1),
                 "test": figures,
             }
         )

@@ -1,6 +1,7 @@
 """Recipes: all that defines a run, in one TOML file. Unknown keys, wrong types and values out of range are errors."""
 
 import tomllib
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,16 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Temporal: the share of all events that are validation cases."""
     test_share: Share = 0.1
     """Temporal: the share of all events that are test cases."""
+    validation_from: datetime | None = None
+    """Temporal: the cut-off itself instead of a share, such as 2011-10-01T00:00:00Z (UTC where it names no zone)."""
+    test_from: datetime | None = None
+    """Temporal: the second cut-off; given with the first or not at all."""
+
+    def __post_init__(self) -> None:
+        if (self.validation_from is None) != (self.test_from is None):
+            raise ValueError("validation_from and test_from go together")
+        if self.method != "temporal" and self.validation_from is not None:
+            raise ValueError('validation_from and test_from need method = "temporal"')
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +114,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ConfigError: when the seed is not in 0 .. 2**32 - 1.
         """
         return recipe_from({**recipe_to(self), "seed": seed}, where="seed")
+
+
+#: The paper's LSAN with the paper's settings, and its open points settled as docs/model.md says.
+PAPER = Recipe(description="the preset `paper`")
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import torch
 
 from lsan.config import Recipe, SplitConfig
 from lsan.data.dataset import Dataset
-from lsan.data.splits import Cases, Split, leave_one_out, temporal_quantiles
+from lsan.data.splits import Cases, Split, leave_one_out, temporal, temporal_quantiles
 from lsan.data.windows import HistoryReader, has_hours
 from lsan.errors import ConfigError, DataError
 from lsan.evaluation.metrics import ndcg
@@ -45,7 +46,14 @@ def make_split(dataset: Dataset, config: SplitConfig) -> Split:
     """The split that a recipe names."""
     if config.method == "leave-one-out":
         return leave_one_out(dataset)
+    if config.validation_from is not None and config.test_from is not None:
+        cut_offs = [_milliseconds(time) for time in (config.validation_from, config.test_from)]
+        return temporal(dataset, validation_from=cut_offs[0], test_from=cut_offs[1])
     return temporal_quantiles(dataset, validation=config.validation_share, test=config.test_share)
+
+
+def _milliseconds(time: datetime) -> int:
+    return round(time.replace(tzinfo=time.tzinfo or UTC).timestamp() * 1000)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,7 @@ def learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
     left.plot(epochs, ndcg, color="#1f5fa8", marker="o", markersize=3, label="validation nDCG@10")
     right.plot(epochs, [record["loss"] for record in history], color="#c2571a", linestyle="--", label="training loss")
     left.plot(epochs[best], ndcg[best], marker="o", markersize=9, fillstyle="none", color="#1f5fa8")
-    left.annotate(
-        f"selected: epoch {epochs[best]:.0f}, {ndcg[best]:.4f}",
-        (epochs[best], ndcg[best]), textcoords="offset points", xytext=(-8, -18), ha="right", color="#1f5fa8",
-    )  # fmt: skip
+    left.set_title(f"selected: epoch {epochs[best]:.0f}, validation nDCG@10 {ndcg[best]:.4f}", loc="left", fontsize=10)
     left.set_xlabel("epoch")
     left.set_ylabel("validation nDCG@10", color="#1f5fa8")
     right.set_ylabel("training loss (cross-entropy, nats)", color="#c2571a")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lsan.config import Recipe
+from lsan.config import PAPER, Recipe
 from lsan.data.catalogue import RawId
 from lsan.data.prepare import prepare_dataset
 from lsan.data.windows import hour_slots
@@ -71,7 +71,7 @@ class Recommender:
     def fit(
         cls,
         log: Any,
-        recipe: Recipe,
+        recipe: Recipe = PAPER,
         *,
         items: Any = None,
         device: Device = "auto",
@@ -81,7 +81,7 @@ class Recommender:
 
         Args:
             log: columns for user, item and, if there are times, timestamp, under their usual names.
-            recipe: what to train; `load_recipe` reads one from a file.
+            recipe: what to train, by default the preset `paper`; `load_recipe` reads one from a file.
             items: optional frame or file of item ids, titles and categories.
             observer: told about steps and epochs.
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from lsan.cli.console import add_device_arguments, training_observer, use_device
-from lsan.config import Recipe, load_recipe
+from lsan.config import PAPER, load_recipe
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
 from lsan.experiment import resume_run, start_run
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         if dataset is None or args.out is None:
             raise ConfigError("name a DATASET and a folder --out, or an interrupted run with --resume")
-        recipe = Recipe() if args.recipe is None else load_recipe(args.recipe)
+        recipe = PAPER if args.recipe is None else load_recipe(args.recipe)
         if args.seed is not None:
             recipe = recipe.with_seed(args.seed)
         device = use_device(args)

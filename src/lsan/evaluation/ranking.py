@@ -13,6 +13,7 @@ from torch import Tensor
 from lsan.data.dataset import Dataset
 from lsan.data.splits import Cases
 from lsan.data.windows import HistoryReader, IntArray
+from lsan.errors import DataError
 from lsan.models.histories import Histories
 
 FloatArray = npt.NDArray[np.float64]
@@ -79,7 +80,7 @@ def rank_cases(
         progress: called with (cases done, cases) after each batch.
 
     Raises:
-        ValueError: when the scorer returns NaN.
+        DataError: when the scorer returns NaN.
     """
     order = np.argsort(reader.lengths(cases.start, cases.stop), kind="stable")
     unknown = None if known_items is None else torch.from_numpy(~known_items[1:]).to(device)
@@ -91,7 +92,7 @@ def rank_cases(
         with torch.inference_mode():
             scores = scorer.scores(Histories.of(*reader.read(start, stop)).to(device))
             if scores.isnan().any():
-                raise ValueError("the model gave a score that is not a number")
+                raise DataError("the model gave a score that is not a number: train it with a lower learning_rate")
             if unknown is not None:
                 scores = scores.masked_fill(unknown, -torch.inf)
             answers = torch.from_numpy(dataset.items[stop].astype(np.int64) - 1).to(device)[:, None]

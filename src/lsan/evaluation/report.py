@@ -1,5 +1,6 @@
 """The figures of one evaluation, with bootstrap intervals, under both policies for items already seen."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,8 @@ class PolicyReport:
     """Share of the catalogue that is in at least one user's first k, by k."""
     popularity_bias: dict[int, float]
     """Mean training events of the items in the first k, over that of the held-out items; 1 means as popular as what
-    users chose, more means a pull to the popular. By k."""
+    users chose, more means a pull to the popular. NaN (null in JSON) when nothing is listed, or no held-out item was
+    trained on. By k."""
     ranks: FloatArray
     """Rank of each case's answer. Shape [cases]."""
 
@@ -62,7 +64,10 @@ class Report:
                 name: {
                     **{metric: [figure.mean, figure.low, figure.high] for metric, figure in policy.accuracy.items()},
                     **{f"coverage@{k}": value for k, value in policy.coverage.items()},
-                    **{f"popularity bias@{k}": value for k, value in policy.popularity_bias.items()},
+                    **{
+                        f"popularity bias@{k}": None if math.isnan(value) else value
+                        for k, value in policy.popularity_bias.items()
+                    },
                 }
                 for name, policy in (("unseen items", self.unseen_items), ("all items", self.all_items))
             },
@@ -82,7 +87,7 @@ def make_report(rankings: Rankings, *, users: IntArray, answers: IntArray, popul
             listed = ranking.lists[:, :k]
             listed = listed[listed > 0]
             coverage[k] = len(np.unique(listed)) / (len(popularity) - 1)
-            bias[k] = float(popularity[listed].mean() / chosen) if chosen > 0 else float("nan")
+            bias[k] = float(popularity[listed].mean() / chosen) if len(listed) > 0 and chosen > 0 else math.nan
         return PolicyReport(
             accuracy={
                 name: Figure(mean=float(values.mean()), low=float(low[i]), high=float(high[i]))

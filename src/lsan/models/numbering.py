@@ -29,10 +29,11 @@ NEAR = 3
 def item_numbers(dataset: Dataset, split: Split, config: ModelConfig) -> IntArray:
     """A distinct number in 0..prod(m_n) for each item 1..V (entry v - 1)."""
     items = len(dataset.catalogue)
-    if config.digits_of == "index":
+    radices = complete_radices(config.radices, items)
+    if config.digits_of == "index" or len(radices) == 1:
         return np.arange(1, items + 1)
     users, events = training_events(dataset, split)
-    return cooccurrence_numbers(users, events, items, complete_radices(config.radices, items)[0])
+    return cooccurrence_numbers(users, events, items, radices[0])
 
 
 def cooccurrence_numbers(users: IntArray, events: IntArray, items: int, first_radix: int) -> IntArray:

@@ -68,5 +68,6 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optim
         groups: dict[str, Any] = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{path}: not a usable checkpoint ({error}); train again from the start") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a usable checkpoint ({reason}); train again from the start") from error
     return progress

@@ -12,9 +12,12 @@ from lsan.models.item_tables import Codes, OutputFactors
 
 
 def complete_radices(radices: Sequence[int], items: int) -> tuple[int, ...]:
-    """`radices`, with one more when their product is below `items`: m_N = ceil(items / product)."""
+    """`radices`, with one more when their product is below `items`: m_N = ceil(items / product). A single table has one
+    row an item."""
     product = math.prod(radices)
-    return tuple(radices) if radices and product >= items else (*radices, math.ceil(items / product))
+    if not radices or product < items:
+        return (*radices, math.ceil(items / product))
+    return tuple(radices) if len(radices) > 1 else (items,)
 
 
 def modulo_digits(indices: Int[Tensor, " items"], radices: Sequence[int]) -> Int[Tensor, "items tables"]:
