@@ -78,12 +78,15 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The optimisation."""
 
-    batch_size: Count = 256
+    batch_size: Count = 512
     """Examples a step: prefixes in the prefix regime, histories in the causal one."""
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 2e-3
     """AdamW's step size."""
     weight_decay: NonNegative = 1e-5
     """AdamW's decoupled weight decay (the paper's lambda)."""
+    averaging: Probability = 0.998
+    """The weights that are validated and kept are an exponential average of the trained ones with this decay a step
+    (smaller at first, see training/loop.py); 0 keeps the trained ones."""
     epochs: Count = 60
     """At most this many passes over the training examples."""
     patience: Count = 3

@@ -8,6 +8,7 @@ checkpoint.safetensors  only while training is unfinished
 """
 
 import json
+import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,15 @@ VERSION = 1
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
+
+#: What run.json must hold beside the recipe, and of which type.
+_ENTRIES: dict[tuple[str, ...], type] = {
+    ("recipe",): dict,
+    ("hours",): bool,
+    **{("dataset", name): str for name in ("name", "path", "content_hash")},
+    **{("dataset", name): int for name in ("users", "items", "events")},
+    ("progress", "finished"): bool,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +81,18 @@ class RunHeader:
             raise DataError(f'{path}: expected "format": "{FORMAT}"; a run folder is what `lsan train` writes')
         if content.get("version") != VERSION:
             raise DataError(f"{path}: version {content.get('version')}, this lsan reads version {VERSION}")
-        try:
-            return cls(
-                recipe=recipe_from(content["recipe"], where=f"{path}: recipe"),
-                hours=bool(content["hours"]),
-                dataset=dict(content["dataset"]),
-                progress=dict(content["progress"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: missing or malformed entry ({error})") from error
+        for names, kind in _ENTRIES.items():
+            entry: Any = content
+            for name in names:
+                entry = entry.get(name) if isinstance(entry, dict) else None
+            if not isinstance(entry, kind):
+                raise DataError(f"{path}: entry {'.'.join(names)!r} is missing or is not {kind.__name__}")
+        return cls(
+            recipe=recipe_from(content["recipe"], where=f"{path}: recipe"),
+            hours=content["hours"],
+            dataset=content["dataset"],
+            progress=content["progress"],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +151,11 @@ def load_run(folder: Path, *, device: torch.device) -> Run:
     try:
         tensors = load(path.read_bytes())
         numbers = tensors.get("table.numbers", absent).long()
+        if numbers.shape != absent.shape:
+            raise ValueError(f"table.numbers is of shape {list(numbers.shape)}, the catalogue has {len(absent)} items")
         network = new_network(header.recipe, catalogue, absent, numbers)
         network.load_state_dict(tensors)
+        _check_values(network)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (SafetensorError, RuntimeError, ValueError, IndexError) as error:
@@ -148,8 +164,27 @@ def load_run(folder: Path, *, device: torch.device) -> Run:
     return Run(header=header, catalogue=catalogue, network=network.to(device).eval())
 
 
+def _check_values(network: Lsan) -> None:
+    """Raise `ValueError` when tensors of the right shapes hold what no training writes."""
+    for name, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    categories = network.context.category_of_item
+    if categories.min() < 0 or categories.max() >= len(network.context.category):
+        raise ValueError("context.category_of_item names a category that does not exist")
+    if network.popularity.min() < 0:
+        raise ValueError("popularity is negative")
+    if network.table.codes is not None:
+        numbers, codes = network.table.numbers, math.prod(network.table.radices)
+        if numbers.min() < 0 or numbers.max() > codes:  # the numbers may be 1..V, and V have the code of 0
+            raise ValueError("table.numbers is out of range")
+        if len((numbers % codes).unique()) != len(numbers):
+            raise ValueError("table.numbers gives two items the same code")
+
+
 def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    # A path that is not UTF-8 holds lone surrogates; backslashreplace writes them as JSON escapes.
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _read_json(path: Path, *, advice: str) -> Any:

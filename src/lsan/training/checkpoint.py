@@ -1,4 +1,4 @@
-"""The state of an unfinished training, in one safetensors file: weights, moments, place in the epoch, best so far."""
+"""The state of an unfinished training, in one safetensors file: weights, their average, moments, and how far it is."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -22,6 +22,8 @@ class Progress:
     """Epochs completed."""
     step: int = 0
     """Steps completed in the epoch under way."""
+    updates: int = 0
+    """Steps completed in all epochs."""
     loss_sum: float = 0.0
     """Sum of the losses of those steps, each times its targets."""
     targets: int = 0
@@ -36,35 +38,41 @@ class Progress:
     """One record an epoch, as in metrics.jsonl."""
 
 
-def save_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save_checkpoint(
+    path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
     """Write atomically: a kill leaves the old checkpoint or the new one."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items()}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, save(contiguous, metadata={"progress": json.dumps(asdict(progress))}))
 
 
-def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put the saved state into a network and an optimiser of the same shape.
+def load_checkpoint(
+    path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Put the saved state into a network, its average and an optimiser of the same shape.
 
     Raises:
         DataError: when the file is damaged or belongs to another model.
     """
-    weights: dict[str, Tensor] = {}
+    weights: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}}
     moments: dict[int, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118 - not a dict
                 part, _, rest = name.partition(".")
-                if part == "network":
-                    weights[rest] = file.get_tensor(name)
+                if part in weights:
+                    weights[part][rest] = file.get_tensor(name)
                 else:
                     number, _, moment = rest.partition(".")
                     moments.setdefault(int(number), {})[moment] = file.get_tensor(name)
         progress = Progress(**json.loads(metadata["progress"]))
-        network.load_state_dict(weights)
+        network.load_state_dict(weights["network"])
+        average.load_state_dict(weights["average"])
         groups: dict[str, Any] = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:

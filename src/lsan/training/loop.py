@@ -1,5 +1,6 @@
 """The training loop: shuffled epochs, early stopping on a validation figure, checkpoints, exact resumption."""
 
+import copy
 import logging
 import time
 import zlib
@@ -38,7 +39,7 @@ class Hooks:
     """What the loop calls out to. It prints nothing and knows nothing of evaluation."""
 
     validate: Callable[[Lsan], dict[str, float]]
-    """Validation metrics of the network; "nDCG@10" is the one that training stops on."""
+    """Validation metrics of a network; "nDCG@10" is the one that training stops on."""
     keep: Callable[[Lsan], None]
     """Called with the network after each epoch that is the best so far."""
     record: Callable[[list[dict[str, float]]], None]
@@ -58,7 +59,10 @@ def train(
     checkpoint: Path,
     hooks: Hooks,
 ) -> Progress:
-    """Train `network` in place, continuing from `checkpoint` if that file exists. The best weights go to `hooks.keep`.
+    """Train `network` in place, continuing from `checkpoint` if that file exists.
+
+    What is validated, and at its best given to `hooks.keep`, is an exponential average of the weights (Polyak and
+    Juditsky 1992): after step t it moves by 1 - min(averaging, t / (t + 9)) towards them, so it forgets its start soon.
 
     Every step draws from a stream of its own (seed, epoch, step), so a continued run equals an uninterrupted one, bit
     for bit on the CPU with the same number of threads.
@@ -74,7 +78,8 @@ def train(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
-    progress = load_checkpoint(checkpoint, network, optimizer) if checkpoint.exists() else Progress()
+    average = copy.deepcopy(network).eval()
+    progress = load_checkpoint(checkpoint, network, average, optimizer) if checkpoint.exists() else Progress()
     started, saved = time.monotonic() - progress.seconds, time.monotonic()
     while progress.epoch < settings.epochs and progress.epoch - progress.best_epoch < settings.patience:
         order = np.random.default_rng(stream(seed, "order", progress.epoch))
@@ -94,17 +99,20 @@ def train(
             progress.loss_sum += loss * count
             progress.targets += count
             progress.step += 1
+            progress.updates += 1
+            decay = min(settings.averaging, progress.updates / (progress.updates + 9))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
             hooks.step(progress.epoch, progress.step, len(batches))
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 progress.seconds = time.monotonic() - started
-                save_checkpoint(checkpoint, network, optimizer, progress)
+                save_checkpoint(checkpoint, network, average, optimizer, progress)
                 saved = time.monotonic()
-        network.eval()
-        metrics = hooks.validate(network)
+        metrics = hooks.validate(average)
         progress.epoch += 1
         if metrics["nDCG@10"] > progress.best:
             progress.best, progress.best_epoch = metrics["nDCG@10"], progress.epoch
-            hooks.keep(network)
+            hooks.keep(average)
         progress.seconds = time.monotonic() - started
         progress.history.append(
             {
@@ -116,7 +124,7 @@ def train(
         )
         hooks.record(progress.history)
         progress.step, progress.loss_sum, progress.targets = 0, 0.0, 0
-        save_checkpoint(checkpoint, network, optimizer, progress)
+        save_checkpoint(checkpoint, network, average, optimizer, progress)
         saved = time.monotonic()
     return progress
 
