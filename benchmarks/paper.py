@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ def report(recipe: str, seeds: list[int]) -> dict[str, Any]:
     runs = []
     for seed, folder in zip(seeds, folders, strict=True):
         run, dataset, split = load_for_evaluation(folder, dataset_for(recipe), device=device)
+        if run.header.recipe != load_recipe(ROOT / "recipes" / f"{recipe}.toml").with_seed(seed):
+            raise SystemExit(f"{folder} was trained with another recipe: delete it")
         started = time.monotonic()
         figures = evaluate(run.network, dataset, split, run.header, "test", device=device).to_json()
         seconds = time.monotonic() - started
@@ -118,7 +121,7 @@ def report(recipe: str, seeds: list[int]) -> dict[str, Any]:
         "what": "leave-one-out, every item ranked, ties count half; [mean, low, high] with 95% bootstrap over users",
         "paper (LSAN, m_1 = 2)": PAPER[data_name(recipe)],
         "mean over seeds": _over_seeds(tests, np.mean),
-        "standard deviation over seeds": _over_seeds(tests, np.std),
+        "standard deviation over seeds": _over_seeds(tests, partial(np.std, ddof=1)),
         "runs": runs,
         "baselines": {
             name: evaluate(scorer, dataset, split, header, "test", device=device).to_json()

@@ -11,6 +11,8 @@ from msgspec import Meta
 from lsan.errors import ConfigError
 
 Count = Annotated[int, Meta(ge=1)]
+Size = Annotated[int, Meta(ge=1, le=65_536)]
+Radix = Annotated[int, Meta(ge=2, le=2**31 - 1)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Probability = Annotated[float, Meta(ge=0, lt=1)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -41,30 +43,31 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The network. Defaults are the paper's (arXiv 2108.11333, section 4.1)."""
+    """The network. Sizes are the paper's (arXiv 2108.11333, section 4.1); docs/model.md says what the paper leaves
+    open, and how the defaults settle it."""
 
     regime: Regime = "prefix"
     """prefix: the encoder looks both ways inside a history, which has one target. causal: every position has one."""
-    history: Count = 50
+    history: Size = 50
     """T: at most this many latest events are read."""
-    radices: tuple[Annotated[int, Meta(ge=2)], ...] = (2,)
+    radices: Annotated[tuple[Radix, ...], Meta(max_length=16)] = (2,)
     """m_1, m_2, ...: rows of the base tables. One more table is added when they do not yet give V distinct codes.
     An empty list is one full table of V rows."""
     digits_of: Literal["co-occurrence", "index"] = "co-occurrence"
     """What item codes are the digits of: numbers that let a rare item share rows with a popular one that it was often
     near to in training, or the catalogue index (order of first appearance in the log). See models/numbering.py."""
-    width: Count = 128
+    width: Size = 128
     """D."""
-    heads: Count = 2
+    heads: Size = 2
     """H: heads of each branch; must divide the width."""
-    blocks: Count = 1
+    blocks: Annotated[int, Meta(ge=1, le=256)] = 1
     """Twin-attention blocks."""
-    window: Count = 5
+    window: Size = 5
     """L: positions under the local branch's convolution; odd in the prefix regime, where it is centred."""
     dropout: Probability = 0.5
     """On the encoder's input and on each block's output (not stated in the paper)."""
     residual: bool = True
-    """Residual connection and LayerNorm around each block, LayerNorm on its input (not stated in the paper)."""
+    """Residual connection and LayerNorm around the input's MLP and each block (not stated in the paper)."""
     untied_output: bool = False
     """Rank with a separate table W_o of V x D numbers, as the paper does, instead of the base tables."""
 
@@ -78,7 +81,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The optimisation."""
 
-    batch_size: Count = 512
+    batch_size: Size = 512
     """Examples a step: prefixes in the prefix regime, histories in the causal one."""
     learning_rate: Positive = 2e-3
     """AdamW's step size."""
@@ -133,7 +136,7 @@ def load_recipe(path: Path) -> Recipe:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except ValueError as error:  # TOML syntax, UTF-8
+    except (ValueError, RecursionError) as error:  # TOML syntax, UTF-8, nesting
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     return recipe_from(table, where=str(path))
 

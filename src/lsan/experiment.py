@@ -19,12 +19,13 @@ from lsan.errors import ConfigError, DataError
 from lsan.evaluation.metrics import ndcg
 from lsan.evaluation.ranking import Ranking, Rankings, Scorer, rank_cases
 from lsan.evaluation.report import Report, make_report
-from lsan.files import refuse_existing, write_atomically
+from lsan.files import new_folder, refuse_existing, write_atomically
 from lsan.models.baselines import training_popularity
 from lsan.models.numbering import item_numbers
 from lsan.models.recommender import Lsan
 from lsan.pictures import learning_curve
 from lsan.runs import CHECKPOINT, METRICS, Run, RunHeader, load_run, new_network, write_catalogue, write_model
+from lsan.training.batches import training_examples
 from lsan.training.loop import Hooks, stream, train
 
 Part = Literal["validation", "test"]
@@ -74,9 +75,6 @@ def start_run(dataset: Dataset, recipe: Recipe, folder: Path, *, device: torch.d
     """
     refuse_existing(folder)
     split = make_split(dataset, recipe.split)
-    if len(split.validation) == 0:
-        raise DataError(f"{dataset.path}: no user has three or more events, so nothing can be held out for validation")
-    folder.mkdir(parents=True, exist_ok=True)
     header = RunHeader(
         recipe=recipe,
         hours=dataset.timestamps is not None and has_hours(dataset.timestamps),
@@ -90,9 +88,13 @@ def start_run(dataset: Dataset, recipe: Recipe, folder: Path, *, device: torch.d
         },
         progress={"finished": False},
     )
-    write_catalogue(folder, dataset.catalogue)
-    header.write(folder)
-    _train(dataset, split, header, folder, device=device, observer=observer)
+    network = _fresh_network(dataset, split, recipe, device)
+    if len(training_examples(split, recipe.model.regime, recipe.model.history)) == 0:
+        raise DataError(f"{dataset.path}: no user has two or more training events, so there is nothing to learn from")
+    with new_folder(folder) as temporary:
+        write_catalogue(temporary, dataset.catalogue)
+        header.write(temporary)
+    _train(network, dataset, split, header, folder, device=device, observer=observer)
 
 
 def resume_run(folder: Path, dataset: Dataset | None, *, device: torch.device, observer: Observer) -> None:
@@ -106,7 +108,9 @@ def resume_run(folder: Path, dataset: Dataset | None, *, device: torch.device, o
     if header.progress["finished"]:
         return
     dataset = dataset_of(header, dataset)
-    _train(dataset, make_split(dataset, header.recipe.split), header, folder, device=device, observer=observer)
+    split = make_split(dataset, header.recipe.split)
+    network = _fresh_network(dataset, split, header.recipe, device)
+    _train(network, dataset, split, header, folder, device=device, observer=observer)
 
 
 def dataset_of(header: RunHeader, dataset: Dataset | None) -> Dataset:
@@ -125,7 +129,15 @@ def dataset_of(header: RunHeader, dataset: Dataset | None) -> Dataset:
     return dataset
 
 
+def _fresh_network(dataset: Dataset, split: Split, recipe: Recipe, device: torch.device) -> Lsan:
+    """The network before training, the same for the same recipe and data."""
+    torch.manual_seed(stream(recipe.seed, "weights"))
+    numbers = torch.from_numpy(item_numbers(dataset, split, recipe.model))
+    return new_network(recipe, dataset.catalogue, training_popularity(dataset, split), numbers).to(device)
+
+
 def _train(
+    network: Lsan,
     dataset: Dataset,
     split: Split,
     header: RunHeader,
@@ -135,9 +147,6 @@ def _train(
     observer: Observer,
 ) -> None:
     recipe = header.recipe
-    torch.manual_seed(stream(recipe.seed, "weights"))
-    numbers = torch.from_numpy(item_numbers(dataset, split, recipe.model))
-    network = new_network(recipe, dataset.catalogue, training_popularity(dataset, split), numbers).to(device)
     reader = history_reader(dataset, split, header)
 
     def validate(network: Lsan) -> dict[str, float]:

@@ -24,6 +24,9 @@ from lsan.runs import Run, load_run, write_run
 #: A point in time: a datetime (UTC where it has no zone) or seconds since 1970 UTC.
 Time = datetime | float
 
+#: 2200-01-01 in seconds since 1970, as in `prepare`; a larger number is milliseconds, most likely.
+_LATEST = 7_258_118_400
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
@@ -46,7 +49,7 @@ class Recommendations(Sequence[Recommendation]):
     items: tuple[Recommendation, ...]
     """Best first."""
     unknown_ids: tuple[RawId, ...]
-    """Ids of the history that the catalogue lacks; they were skipped."""
+    """Ids of the history that the model does not know; they were skipped."""
     by_popularity: bool
     """True when no id of the history was known, so that the most popular items are given."""
 
@@ -66,6 +69,10 @@ class Recommender:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._device = next(run.network.parameters()).device
+        # As in evaluation: with a temporal split, an item that training never met is unknown; index 0 is no item.
+        every_item = run.header.recipe.split.method == "leave-one-out"
+        trained = (run.network.popularity.cpu() > 0) | every_item
+        self._known = torch.cat([torch.zeros(1, dtype=torch.bool), trained])
 
     @classmethod
     def fit(
@@ -119,16 +126,16 @@ class Recommender:
         history: Sequence[RawId],
         k: int = 10,
         *,
-        times: Sequence[Time] | None = None,
+        times: Sequence[Time | None] | None = None,
         at: Time | None = None,
         exclude_seen: bool | None = None,
     ) -> Recommendations:
         """The k best next items after a history.
 
         Args:
-            history: raw item ids, oldest first. Unknown ids are skipped and named in the answer.
+            history: raw item ids, oldest first. Ids that the model does not know are skipped and named in the answer.
             k: how many.
-            times: when each event of the history happened.
+            times: when each event of the history happened, None where unknown.
             at: when all of them did, if `times` is not given: the hour of a session. Models whose training data had no
                 times of day read neither.
             exclude_seen: leave out the items of the history; None follows the recipe.
@@ -145,12 +152,16 @@ class Recommender:
         histories: Sequence[Sequence[RawId]],
         k: int = 10,
         *,
-        times: Sequence[Sequence[Time]] | None = None,
+        times: Sequence[Sequence[Time | None]] | None = None,
         at: Time | None = None,
         exclude_seen: bool | None = None,
         batch_size: int = 256,
     ) -> list[Recommendations]:
         """`recommend` for many histories."""
+        if any(isinstance(history, str) for history in histories):
+            raise ConfigError("a history is a list of item ids, not a string")
+        if times is not None and len(times) != len(histories):
+            raise ConfigError(f"times for {len(times)} histories, but {len(histories)} histories")
         if k < 1:
             raise ConfigError(f"k must be at least 1, got {k}")
         if times is not None and at is not None:
@@ -166,29 +177,27 @@ class Recommender:
     def _answer(
         self,
         histories: Sequence[Sequence[RawId]],
-        times: Sequence[Sequence[Time]] | None,
+        times: Sequence[Sequence[Time | None]] | None,
         at: Time | None,
         k: int,
         exclude_seen: bool,
     ) -> list[Recommendations]:
-        catalogue = self.run.catalogue
+        catalogue, length = self.run.catalogue, self.run.header.recipe.model.history
         indices = [catalogue.indices_of(history) for history in histories]
-        slots = [
-            self._slots(history, None if times is None else times[row], at) for row, history in enumerate(histories)
-        ]
-        length = max(1, *(len(row) for row in indices))
         items, hours = np.zeros((2, len(histories), length), dtype=np.int64)
-        for row, (known, hour) in enumerate(zip(indices, slots, strict=True)):
-            kept = np.array(known, dtype=np.int64) > 0
-            if kept.any():
-                items[row, -kept.sum() :] = np.array(known)[kept]
-                hours[row, -kept.sum() :] = np.array(hour)[kept]
+        for row, history in enumerate(histories):
+            slots = self._slots(history, None if times is None else times[row], at)
+            # in the order of HistoryReader: the latest events, then those of them that the model knows
+            latest = [pair for pair in zip(indices[row], slots, strict=True) if pair[0]][-length:]
+            for back, (index, slot) in enumerate(reversed([pair for pair in latest if self._known[pair[0]]]), start=1):
+                items[row, -back], hours[row, -back] = index, slot
         with torch.inference_mode():
             scores = self.run.network.scores(Histories.of(items, hours).to(self._device)).cpu()
+            scores[:, ~self._known[1:]] = -torch.inf
             if exclude_seen:
                 for row, known in enumerate(indices):
                     scores[row, [index - 1 for index in known if index]] = -torch.inf
-            best = scores.topk(min(k, len(catalogue)), dim=1)
+            best = scores.sort(dim=1, descending=True, stable=True)  # stable: ties in the order of the catalogue
         return [
             Recommendations(
                 items=tuple(
@@ -198,28 +207,30 @@ class Recommender:
                         category=catalogue.categories[column],
                         score=score,
                     )
-                    for score, column in zip(best.values[row].tolist(), best.indices[row].tolist(), strict=True)
+                    for score, column in zip(best.values[row, :k].tolist(), best.indices[row, :k].tolist(), strict=True)
                     if score > -math.inf
                 ),
-                unknown_ids=tuple(raw for raw, index in zip(history, indices[row], strict=True) if not index),
-                by_popularity=not any(indices[row]),
+                unknown_ids=tuple(
+                    raw for raw, index in zip(history, indices[row], strict=True) if not self._known[index]
+                ),
+                by_popularity=not items[row].any(),
             )
             for row, history in enumerate(histories)
         ]
 
-    def _slots(self, history: Sequence[RawId], times: Sequence[Time] | None, at: Time | None) -> list[int]:
+    def _slots(self, history: Sequence[RawId], times: Sequence[Time | None] | None, at: Time | None) -> list[int]:
         """The hour slot of each event, 0 where unknown or not read by the model."""
         if times is not None and len(times) != len(history):
             raise ConfigError(f"{len(times)} times for a history of {len(history)} events")
-        if not self.run.header.hours or (times is None and at is None):
+        if not self.run.header.hours:
             return [0] * len(history)
         moments = [at] * len(history) if times is None else times
-        return [int(hour_slots(np.array([_milliseconds(moment)]))[0]) for moment in moments if moment is not None]
+        return [0 if moment is None else int(hour_slots(np.array([_milliseconds(moment)]))[0]) for moment in moments]
 
 
 def _milliseconds(time: Time) -> int:
     if isinstance(time, datetime):
         time = time.replace(tzinfo=time.tzinfo or UTC).timestamp()
-    if not math.isfinite(time):
-        raise ConfigError(f"a time must be a finite number of seconds since 1970, got {time}")
+    if not 0 <= time < _LATEST:
+        raise ConfigError(f"{time} is not a time: expected seconds since 1970 UTC, before the year 2200")
     return math.floor(time * 1000)

@@ -117,7 +117,7 @@ def write_catalogue(folder: Path, catalogue: Catalogue) -> None:
 
 
 def write_model(folder: Path, network: Lsan) -> None:
-    """Write the weights; derived tables (item codes) are not among them."""
+    """Write the weights and what else the network needs: popularity, categories, the numbers behind the codes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_atomically(folder / MODEL, save(tensors))
 
@@ -150,6 +150,7 @@ def load_run(folder: Path, *, device: torch.device) -> Run:
     absent = torch.zeros(len(catalogue), dtype=torch.int64)
     try:
         tensors = load(path.read_bytes())
+        _check_sizes(tensors, header.recipe)
         numbers = tensors.get("table.numbers", absent).long()
         if numbers.shape != absent.shape:
             raise ValueError(f"table.numbers is of shape {list(numbers.shape)}, the catalogue has {len(absent)} items")
@@ -162,6 +163,16 @@ def load_run(folder: Path, *, device: torch.device) -> Run:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: damaged, or not this run's model ({reason})") from error
     return Run(header=header, catalogue=catalogue, network=network.to(device).eval())
+
+
+def _check_sizes(tensors: dict[str, torch.Tensor], recipe: Recipe) -> None:
+    """Raise `ValueError` when the recipe asks for a network that is larger than the file, before one is built."""
+    model = recipe.model
+    last = f"blocks.{model.blocks - 1}.mix.weight"
+    expected = {"positions": [model.history, model.width], last: [model.width, 2 * model.width]}
+    for name, shape in expected.items():
+        if name not in tensors or list(tensors[name].shape) != shape:
+            raise ValueError(f"{name} should be of shape {shape}, as the recipe in run.json says")
 
 
 def _check_values(network: Lsan) -> None:
@@ -192,5 +203,5 @@ def _read_json(path: Path, *, advice: str) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON ({error}); {advice}") from error

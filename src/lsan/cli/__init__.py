@@ -42,11 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         importlib.import_module(f"lsan.cli.{parsed.command}").run(parsed)
     except LsanError as error:
-        print(f"lsan: error: {error}", file=sys.stderr)
+        print(f"lsan: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output went away, as in `lsan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written, a name that is too long
+        print(f"lsan: error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("lsan: interrupted", file=sys.stderr)
         return 130

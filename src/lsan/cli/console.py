@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -26,7 +27,14 @@ _NO_TERMINAL_WIDTH = 160
 
 def console() -> Console:
     """Standard output; wide where it is not a terminal, so that nothing is cut in a file or a pipe."""
-    return Console(width=None if sys.stdout.isatty() else _NO_TERMINAL_WIDTH, highlight=False)
+    return Console(
+        width=None if sys.stdout.isatty() else _NO_TERMINAL_WIDTH, highlight=False, markup=False, emoji=False
+    )
+
+
+def readable(text: str) -> str:
+    """Text from a log as it may be printed: control characters would steer the terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def plain_table(*columns: str, title: str | None = None) -> Table:
@@ -76,7 +84,7 @@ def _progress() -> Iterator[Progress]:
 
 
 @contextmanager
-def training_observer(epochs: int) -> Iterator[Observer]:
+def training_observer(epochs: int, folder: Path) -> Iterator[Observer]:
     """Shows each epoch's progress and prints a line when it is done. The ETA of the whole is for all `epochs`; early
     stopping may end it sooner."""
     with _progress() as progress:
@@ -88,7 +96,6 @@ def training_observer(epochs: int) -> Iterator[Observer]:
             progress.update(whole, completed=epoch + step / steps)
 
         def epoch(record: dict[str, float]) -> None:
-            progress.console.file.flush()
             print(
                 f"epoch {record['epoch']:3.0f}  loss {record['loss']:.4f}"
                 f"  validation nDCG@10 {record['validation nDCG@10']:.4f}  HR@10 {record['validation HR@10']:.4f}"
@@ -96,7 +103,11 @@ def training_observer(epochs: int) -> Iterator[Observer]:
                 flush=True,
             )
 
-        yield Observer(step=step, epoch=epoch)
+        try:
+            yield Observer(step=step, epoch=epoch)
+        except KeyboardInterrupt:
+            print(f"go on with: lsan train --resume {folder}", file=sys.stderr)
+            raise
 
 
 @contextmanager

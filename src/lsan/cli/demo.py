@@ -18,10 +18,10 @@ from lsan.data.dataset import Dataset
 from lsan.data.prepare import prepare_dataset
 from lsan.data.simulate import ShopConfig, simulate_shop
 from lsan.data.splits import Split
-from lsan.errors import DataError
 from lsan.evaluation.ranking import Scorer
 from lsan.evaluation.report import Report
 from lsan.experiment import evaluate, load_for_evaluation, start_run
+from lsan.files import refuse_existing
 from lsan.models.baselines import Markov, Popularity, training_popularity
 from lsan.recommender import Recommender
 from lsan.runs import MODEL
@@ -34,8 +34,11 @@ RECIPE = Recipe(
     training=TrainingConfig(batch_size=32, learning_rate=3e-3, epochs=24),
 )
 
-#: Shoppers whose histories and recommendations are shown, and how much of a history.
-SHOWN_USERS = (0, 1, 2)
+#: A file that tells that a folder was made here and may be replaced.
+MARKER = ".lsan-demo"
+
+#: Test cases whose histories and recommendations are shown, and how much of a history.
+SHOWN_CASES = (0, 1, 2)
 SHOWN_EVENTS = 8
 
 
@@ -57,23 +60,24 @@ def run(args: argparse.Namespace) -> None:
     out, folder = console(), args.out
     _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).touch()
 
     out.rule("1. a simulated shop", align="left")
     simulation = simulate_shop(ShopConfig(seed=args.seed))
     simulation.interactions.write_csv(folder / "log.csv")
     simulation.items.write_csv(folder / "items.csv")
-    out.print(f"{folder / 'log.csv'} and {folder / 'items.csv'}: what a shop would export", markup=False)
+    out.print(f"{folder / 'log.csv'} and {folder / 'items.csv'}: what a shop would export")
 
     out.rule("2. lsan prepare", align="left")
     dataset = prepare_dataset(folder / "log.csv", folder / "dataset", items=folder / "items.csv")
     for line in summary_lines(dataset.summary):
-        out.print(line, markup=False)
+        out.print(line)
 
     out.rule("3. lsan train", align="left")
     recipe = RECIPE.with_seed(args.seed)
-    with training_observer(recipe.training.epochs) as observer:
+    with training_observer(recipe.training.epochs, folder / "run") as observer:
         start_run(dataset, recipe, folder / "run", device=device, observer=observer)
-    out.print(f"picture of the learning curve: {folder / 'run' / 'learning-curve.png'}", markup=False)
+    out.print(f"picture of the learning curve: {folder / 'run' / 'learning-curve.png'}")
 
     out.rule("4. lsan evaluate", align="left")
     run, dataset, split = load_for_evaluation(folder / "run", dataset, device=device)
@@ -81,23 +85,23 @@ def run(args: argparse.Namespace) -> None:
     scorers: dict[str, Scorer] = {
         "popularity": Popularity(training_popularity(dataset, split).to(device)),
         "Markov chain": Markov(dataset, split),
-        "LSAN": run.network,
+        "LSAN (one full table)": run.network,
     }
     for name, scorer in scorers.items():
         with ranking_progress() as progress:
             reports[name] = evaluate(scorer, dataset, split, run.header, "test", device=device, progress=progress)
     out.print(comparison_table(reports))
     out.print(f"{len(split.test):,} users, the last event of each among all {len(dataset.catalogue):,} items; "
-              "items already bought are left out; [95% interval]", markup=False)  # fmt: skip
+              "items already bought are left out; [95% interval]")  # fmt: skip
 
     out.rule("5. lsan describe", align="left")
     out.print(parts_table(run.network))
-    out.print(f"{MODEL}: {(folder / 'run' / MODEL).stat().st_size:,} bytes", markup=False)
+    out.print(f"{MODEL}: {(folder / 'run' / MODEL).stat().st_size:,} bytes")
 
     out.rule("6. lsan recommend", align="left")
-    for user in SHOWN_USERS:
-        _show_user(out, Recommender(run), dataset, split, user)
-    out.print(f"done in {time.monotonic() - started:.0f} s; everything is in {folder}/", markup=False)
+    for case in SHOWN_CASES:
+        _show_user(out, Recommender(run), dataset, split, case)
+    out.print(f"done in {time.monotonic() - started:.0f} s; everything is in {folder}/")
 
 
 def comparison_table(reports: dict[str, Report]) -> Table:
@@ -105,13 +109,13 @@ def comparison_table(reports: dict[str, Report]) -> Table:
     table = plain_table("test", "HR@10", "nDCG@10")
     for name, report in reports.items():
         figures = [report.unseen_items.accuracy[metric] for metric in ("HR@10", "nDCG@10")]
-        table.add_row(name, *(f"{figure.mean:.4f} \\[{figure.low:.4f}, {figure.high:.4f}]" for figure in figures))
+        table.add_row(name, *(f"{figure.mean:.4f} [{figure.low:.4f}, {figure.high:.4f}]" for figure in figures))
     return table
 
 
-def _show_user(out: Console, recommender: Recommender, dataset: Dataset, split: Split, user: int) -> None:
+def _show_user(out: Console, recommender: Recommender, dataset: Dataset, split: Split, case: int) -> None:
     """History without the test event, what came next, and the recommendations."""
-    start, stop = int(split.test.start[user]), int(split.test.stop[user])
+    start, stop = int(split.test.start[case]), int(split.test.stop[case])
     catalogue = dataset.catalogue
     assert dataset.timestamps is not None
     times = [float(moment) / 1000 for moment in dataset.timestamps[start:stop]]
@@ -121,19 +125,19 @@ def _show_user(out: Console, recommender: Recommender, dataset: Dataset, split: 
     for index, moment in list(zip(indices, times, strict=True))[-SHOWN_EVENTS:]:
         when = datetime.fromtimestamp(moment, UTC).strftime("%a %d %b %Y %H:%M")
         history.add_row(catalogue.title_of(index), catalogue.categories[index - 1] or "", when)
-    out.print(f"\n[bold]{dataset.user_ids()[user]}[/bold], the last {SHOWN_EVENTS} of {len(indices)} events:")
+    out.print(f"\n{dataset.user_ids()[int(split.test.users[case])]}, the last {SHOWN_EVENTS} of {len(indices)} events:")
     out.print(history)
-    bought = catalogue.title_of(int(dataset.items[stop]))
-    place = next((rank for rank, item in enumerate(answer, start=1) if item.title == bought), None)
-    out.print(f"then bought: {bought} ({f'number {place} below' if place else 'not among the 10 below'})")
+    bought = int(dataset.items[stop])
+    place = next((rank for rank, item in enumerate(answer, start=1) if item.id == catalogue.ids[bought - 1]), None)
+    out.print(
+        f"then bought: {catalogue.title_of(bought)} ({f'number {place} below' if place else 'not among the 10 below'})"
+    )
     out.print(recommendations_table(answer))
 
 
 def _clear(folder: Path) -> None:
-    """Remove an earlier demo, and nothing else."""
-    if not folder.exists():
-        return
-    ours = {"log.csv", "items.csv", "dataset", "run"}
-    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= ours:
-        raise DataError(f"{folder} holds something that is not a demo: name another folder with --out")
-    shutil.rmtree(folder)
+    """Remove an earlier demo, known by its marker, and nothing else."""
+    if folder.is_symlink() or not (folder / MARKER).exists():
+        refuse_existing(folder)
+    else:
+        shutil.rmtree(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from lsan.cli.console import console, plain_table
+from lsan.cli.console import console, plain_table, readable
 from lsan.models.recommender import Lsan
 from lsan.runs import MODEL, load_run
 
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     header, recipe = run.header, run.header.recipe
     out = console()
     if recipe.description:
-        out.print(recipe.description, markup=False)
+        out.print(readable(recipe.description))
     out.print(
         f"trained on {header.dataset['name']}: {header.dataset['users']:,} users, {len(run.catalogue):,} items, "
         f"{header.dataset['events']:,} events; {recipe.model.regime} regime, seed {recipe.seed}"

@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import math
 from pathlib import Path
 
 import polars as pl
@@ -37,20 +38,20 @@ def run(args: argparse.Namespace) -> None:
     run, dataset, split = load_for_evaluation(args.folder, dataset, device=device)
     with ranking_progress() as progress:
         report = evaluate(run.network, dataset, split, run.header, args.part, device=device, progress=progress)
+    known = len(dataset.catalogue) if split.known_items is None else int(split.known_items.sum())
     out = console()
     for table in report_tables(report):
         out.print(table)
         out.print()
     out.print(
-        f"{len(report.answers):,} {args.part} cases, each ranked among all {len(dataset.catalogue):,} items; "
+        f"{len(report.answers):,} {args.part} cases, each ranked among {known:,} items; "
         "ties count half; [95% bootstrap interval over users]",
-        markup=False,
     )
     figures = args.folder / f"{args.part}.json"
     ranks = args.folder / f"{args.part}-ranks.parquet"
     write_atomically(figures, (json.dumps(report_json(report, run.header, args.part), indent=1) + "\n").encode())
     write_atomically(ranks, _ranks_file(report, dataset))
-    out.print(f"written {figures} and {ranks}", markup=False)
+    out.print(f"written {figures} and {ranks}")
 
 
 def report_tables(report: Report) -> list[Table]:
@@ -65,10 +66,14 @@ def _policy_table(title: str, policy: PolicyReport) -> Table:
     table = plain_table("", *(f"@{k}" for k in CUT_OFFS), title=title)
     for name in ("HR", "nDCG", "MRR"):
         figures = [policy.accuracy[f"{name}@{k}"] for k in CUT_OFFS]
-        table.add_row(name, *(f"{figure.mean:.4f} \\[{figure.low:.4f}, {figure.high:.4f}]" for figure in figures))
+        table.add_row(name, *(f"{figure.mean:.4f} [{figure.low:.4f}, {figure.high:.4f}]" for figure in figures))
     table.add_row("coverage", *(f"{policy.coverage[k]:.1%}" for k in CUT_OFFS))
-    table.add_row("popularity bias", *(f"{policy.popularity_bias[k]:.2f}x" for k in CUT_OFFS))
+    table.add_row("popularity bias", *(_times(policy.popularity_bias[k]) for k in CUT_OFFS))
     return table
+
+
+def _times(ratio: float) -> str:
+    return "-" if math.isnan(ratio) else f"{ratio:.2f}x"
 
 
 def _ranks_file(report: Report, dataset: Dataset) -> bytes:

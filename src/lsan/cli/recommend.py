@@ -9,15 +9,19 @@ from typing import Any
 
 from rich.table import Table
 
-from lsan.cli.console import add_device_arguments, console, plain_table, use_device
-from lsan.errors import ConfigError
+from lsan.cli.console import add_device_arguments, console, plain_table, readable, use_device
+from lsan.errors import ConfigError, DataError
 from lsan.recommender import Recommendations, Recommender
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lsan recommend`."""
     parser.add_argument("folder", metavar="RUN", type=Path, help="folder that `lsan train` wrote")
-    parser.add_argument("--history", metavar="ID", nargs="*", required=True, help="raw item ids, oldest first")
+    history = parser.add_mutually_exclusive_group(required=True)
+    history.add_argument("--history", metavar="ID", nargs="*", help="raw item ids, oldest first")
+    history.add_argument(
+        "--history-file", metavar="FILE", type=Path, help="the same, one a line (for ids that begin with -)"
+    )
     parser.add_argument(
         "--at",
         metavar="TIME",
@@ -43,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     if at is not None and not recommender.run.header.hours:
         print("note: this model was trained on data without times of day; --at changes nothing", file=sys.stderr)
     exclude_seen = False if args.include_seen else True if args.exclude_seen else None
-    answer = recommender.recommend(args.history, args.k, at=at, exclude_seen=exclude_seen)
+    history = args.history if args.history_file is None else read_history(args.history_file)
+    answer = recommender.recommend(history, args.k, at=at, exclude_seen=exclude_seen)
     if args.json:
         print(json.dumps(_as_json(answer), ensure_ascii=False, indent=1))
         return
@@ -51,6 +56,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"note: skipped unknown ids: {', '.join(map(str, answer.unknown_ids))}", file=sys.stderr)
     if answer.by_popularity:
         print("note: no known item in the history, so these are the most popular items", file=sys.stderr)
+    if not answer:
+        print("note: nothing to recommend: every known item is in the history", file=sys.stderr)
+        return
     console().print(recommendations_table(answer))
 
 
@@ -58,8 +66,22 @@ def recommendations_table(answer: Recommendations) -> Table:
     """Rank, title, category, id and score of each recommendation."""
     table = plain_table("title", "category", "id", "score")
     for item in answer:
-        table.add_row(item.title, item.category or "", str(item.id), f"{item.score:.3f}")
+        table.add_row(readable(item.title), readable(item.category or ""), readable(str(item.id)), f"{item.score:.3f}")
     return table
+
+
+def read_history(path: Path) -> list[str]:
+    """Item ids from a text file, one a line; empty lines are left out.
+
+    Raises:
+        DataError: when it cannot be read as UTF-8 text.
+    """
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error})") from error
 
 
 def parse_time(text: str) -> datetime | float:

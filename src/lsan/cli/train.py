@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="RUN", type=Path, help="folder to write; must not exist yet")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run instead of starting one")
+    parser.add_argument(
+        "--dataset", dest="moved", metavar="DIR", type=Path, help="with --resume: the run's dataset, if it has moved"
+    )
     parser.add_argument("--seed", metavar="N", type=int, help="instead of the recipe's seed")
     add_device_arguments(parser)
 
@@ -29,28 +32,31 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         LsanError: when flags do not go together, or as `start_run` and `resume_run`.
     """
-    dataset = None if args.dataset is None else Dataset.open(args.dataset)
     if args.resume is not None:
+        if args.dataset is not None:
+            raise ConfigError("--resume goes on with the run's own dataset; if that has moved, name it with --dataset")
         if args.recipe is not None or args.out is not None or args.seed is not None:
             raise ConfigError(
                 "--resume goes on with the run's own recipe, seed and folder: leave out --recipe, --seed and --out"
             )
         device = use_device(args)
         header = RunHeader.read(args.resume)
+        moved = None if args.moved is None else Dataset.open(args.moved)
         if header.progress["finished"]:
             print(f"{args.resume} is finished already: nothing to do")
             return
-        with training_observer(header.recipe.training.epochs) as observer:
-            resume_run(args.resume, dataset, device=device, observer=observer)
+        with training_observer(header.recipe.training.epochs, args.resume) as observer:
+            resume_run(args.resume, moved, device=device, observer=observer)
         folder = args.resume
     else:
-        if dataset is None or args.out is None:
+        if args.dataset is None or args.out is None or args.moved is not None:
             raise ConfigError("name a DATASET and a folder --out, or an interrupted run with --resume")
+        dataset = Dataset.open(args.dataset)
         recipe = PAPER if args.recipe is None else load_recipe(args.recipe)
         if args.seed is not None:
             recipe = recipe.with_seed(args.seed)
         device = use_device(args)
-        with training_observer(recipe.training.epochs) as observer:
+        with training_observer(recipe.training.epochs, args.out) as observer:
             start_run(dataset, recipe, args.out, device=device, observer=observer)
         folder = args.out
     progress = RunHeader.read(folder).progress

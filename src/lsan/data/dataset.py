@@ -78,7 +78,7 @@ class Dataset:
             raise DataError(
                 f"{path} is not a dataset folder: {error.strerror} ({description}); make one with `lsan prepare`"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{description}: not valid JSON ({error})") from error
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise DataError(f'{description}: expected "format": "{FORMAT}"; make a dataset with `lsan prepare`')
@@ -100,6 +100,8 @@ class Dataset:
             raise DataError(f"{path}: {len(timestamps)} timestamps for {len(items)} items; prepare the log again")
         if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(items):
             raise DataError(f"{path / 'offsets.npy'}: does not cover the events; prepare the log again")
+        if (np.diff(offsets) < 0).any():
+            raise DataError(f"{path / 'offsets.npy'}: offsets go backwards; prepare the log again")
         return cls(
             path=path,
             offsets=offsets,

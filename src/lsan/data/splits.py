@@ -67,7 +67,7 @@ def leave_one_out(dataset: Dataset) -> Split:
     Raises:
         DataError: when no user has three events, or a user's times go backwards.
     """
-    _check_order(dataset)
+    _check_events(dataset)
     start, stop = dataset.offsets[:-1].astype(np.int64), dataset.offsets[1:].astype(np.int64)
     held_out = stop - start >= 3
     users = np.flatnonzero(held_out)
@@ -114,7 +114,7 @@ def temporal(dataset: Dataset, *, validation_from: int, test_from: int) -> Split
         raise DataError(
             f"the validation cut-off ({_iso(validation_from)}) must lie before the test cut-off ({_iso(test_from)})"
         )
-    _check_order(dataset)
+    _check_events(dataset)
     start, stop = dataset.offsets[:-1].astype(np.int64), dataset.offsets[1:].astype(np.int64)
     first_validation = _first_at_or_after(times, start, stop, validation_from)
     first_test = _first_at_or_after(times, first_validation, stop, test_from)
@@ -184,11 +184,18 @@ def _blocks(events: int, overlap: int = 0) -> Iterator[slice]:
         yield slice(max(0, first - overlap), min(first + BLOCK, events))
 
 
-def _check_order(dataset: Dataset) -> None:
-    """Raise `DataError` when an event is earlier than the event before it of the same user.
+def _check_events(dataset: Dataset) -> None:
+    """Raise `DataError` when an item is not in the catalogue, or an event is earlier than its user's one before.
 
-    Such a dataset would put the future into histories. A log without times is taken to be in order.
+    The latter would put the future into histories. A log without times is taken to be in order.
     """
+    for block in _blocks(dataset.events):
+        lowest, highest = int(dataset.items[block].min()), int(dataset.items[block].max())
+        if lowest < 1 or highest > len(dataset.catalogue):
+            raise DataError(
+                f"{dataset.path}: item index {lowest if lowest < 1 else highest} is not in the catalogue of "
+                f"{len(dataset.catalogue)} items; prepare the log again"
+            )
     times = dataset.timestamps
     if times is None:
         return

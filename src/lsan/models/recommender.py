@@ -64,9 +64,10 @@ class Lsan(nn.Module):
         histories = histories.latest(self.config.history)
         items, present = histories.items, histories.present
         context = self.context(items, histories.hours)
-        x = self.fuse(torch.cat([self.table(items, context), context], dim=-1))
+        h = self.table(items, context)
+        x = self.fuse(torch.cat([h, context], dim=-1))
         if self.config.residual:
-            x = self.norms[0](x)
+            x = self.norms[0](h + x)
         x = self._drop(x) * present[..., None]
         positions, mask = self._positions(present), self._mask(present)
         for number, block in enumerate(self.blocks, start=1):
@@ -93,4 +94,6 @@ class Lsan(nn.Module):
         if self.config.regime == "prefix":
             return mask
         time = present.shape[1]
-        return mask & torch.ones(time, time, dtype=torch.bool, device=mask.device).tril()
+        past = torch.ones(time, time, dtype=torch.bool, device=mask.device).tril()
+        itself = torch.eye(time, dtype=torch.bool, device=mask.device)
+        return (mask & past) | itself  # so that padding looks somewhere: a softmax over nothing is not a number

@@ -50,9 +50,7 @@ def save_checkpoint(
     write_atomically(path, save(contiguous, metadata={"progress": json.dumps(asdict(progress))}))
 
 
-def load_checkpoint(
-    path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> Progress:
+def load_checkpoint(path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Put the saved state into a network, its average and an optimiser of the same shape.
 
     Raises:

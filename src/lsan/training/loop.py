@@ -68,12 +68,10 @@ def train(
     for bit on the CPU with the same number of threads.
 
     Raises:
-        DataError: when the training part holds no user with two events, or the loss becomes NaN or infinite.
+        DataError: when the loss becomes NaN or infinite, or the checkpoint is damaged.
     """
     settings, seed = recipe.training, recipe.seed
     examples = training_examples(split, recipe.model.regime, recipe.model.history)
-    if len(examples) == 0:
-        raise DataError(f"{dataset.path}: no user has two or more training events, so there is nothing to learn from")
     lengths = reader.lengths(examples.start, examples.stop)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True

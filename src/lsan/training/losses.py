@@ -10,6 +10,7 @@ from torch import Tensor
 from lsan.models.item_tables import Codes, OutputFactors
 
 #: Numbers in one block of logits. On the CPU 3 MB of float32, which stays in the cache; on CUDA enough to fill it.
+#: A block has at least 32 positions, so that products with a very large table stay products of matrices.
 _BLOCK = {"cpu": 800_000, "cuda": 64_000_000}
 
 
@@ -25,7 +26,7 @@ class _BlockedCrossEntropy(torch.autograd.Function):
             torch.zeros_like(bias),
         )
         total = hidden.new_zeros((), dtype=torch.float64)
-        step = max(1, _BLOCK[hidden.device.type] // items)
+        step = max(32, _BLOCK[hidden.device.type] // items)
         for start in range(0, positions, step):
             block, target = hidden[start : start + step], targets[start : start + step]
             column = torch.arange(len(block), device=hidden.device)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Codes(nn.Module):
     """Which row of each base table an item uses. All tables' rows are numbered through: table n begins at offset n.
 
-    Derived from the radices and the number of items, so nothing of it is saved with a model.
+    Derived from the numbers and radices of the table, so nothing of it is saved with a model.
     """
 
     rows: Tensor

@@ -1,0 +1,102 @@
+"""Training and evaluation wired together, on both splits, for networks and baselines."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from lsan.config import ModelConfig, Recipe, SplitConfig, TrainingConfig
+from lsan.data.dataset import Dataset
+from lsan.errors import ConfigError, DataError
+from lsan.experiment import (
+    Observer,
+    choose_device,
+    evaluate,
+    load_for_evaluation,
+    make_split,
+    report_json,
+    resume_run,
+    start_run,
+)
+from lsan.models.baselines import Markov, Popularity, training_popularity
+from conftest import MakeDataset
+
+CPU = torch.device("cpu")
+TEMPORAL = Recipe(
+    split=SplitConfig(method="temporal"),
+    model=ModelConfig(regime="causal", width=8, history=12),
+    training=TrainingConfig(epochs=1, batch_size=32),
+)
+
+
+def test_every_model_on_a_temporal_split(small_shop: Dataset, tmp_path: Path) -> None:
+    start_run(small_shop, TEMPORAL, tmp_path / "run", device=CPU, observer=Observer())
+    run, dataset, split = load_for_evaluation(tmp_path / "run", None, device=CPU)
+    assert split.known_items is not None
+    asked = dataset.items[split.test.stop]
+    unknown = ~split.known_items[asked]
+    popularity = Popularity(training_popularity(dataset, split))
+    for scorer in (run.network, popularity, Markov(dataset, split)):
+        for part in ("test", "validation"):
+            report = evaluate(
+                scorer, dataset, split, run.header, "test" if part == "test" else "validation", device=CPU
+            )
+            figures = json.loads(json.dumps(report_json(report, run.header, "test"), allow_nan=False))
+            assert 0 < figures["all items"]["HR@20"][0] < 1
+            assert 0 < figures["unseen items"]["HR@20"][0] < 1
+        ranks = evaluate(scorer, dataset, split, run.header, "test", device=CPU).all_items.ranks
+        assert np.isinf(ranks[unknown]).all()
+        assert np.isfinite(ranks[~unknown]).all()
+
+
+def test_what_was_held_out_does_not_reach_the_model(small_shop: Dataset) -> None:
+    """Popularity and codes come from training events: an item that is only held out counts for nothing."""
+    split = make_split(small_shop, SplitConfig())
+    counted = int(training_popularity(small_shop, split).sum())
+    assert counted == small_shop.events - 2 * small_shop.users
+
+
+def test_the_folder_must_be_new(small_shop: Dataset, small_run: Path) -> None:
+    with pytest.raises(DataError, match="already exists"):
+        start_run(small_shop, Recipe(), small_run, device=CPU, observer=Observer())
+
+
+def test_resuming_a_finished_run_needs_no_dataset(small_run: Path) -> None:
+    before = (small_run / "run.json").read_bytes()
+    resume_run(small_run, None, device=CPU, observer=Observer())
+    assert (small_run / "run.json").read_bytes() == before
+
+
+def test_training_selects_under_the_recipes_policy(small_shop: Dataset, tmp_path: Path) -> None:
+    """The validation figure in metrics.jsonl is that of the policy which the recipe names."""
+    figures = {}
+    for exclude_seen in (True, False):
+        recipe = msgspec.structs.replace(TEMPORAL, split=SplitConfig(), exclude_seen=exclude_seen)
+        folder = tmp_path / str(exclude_seen)
+        start_run(small_shop, recipe, folder, device=CPU, observer=Observer())
+        run, dataset, split = load_for_evaluation(folder, None, device=CPU)
+        report = evaluate(run.network, dataset, split, run.header, "validation", device=CPU)
+        policy = report.unseen_items if exclude_seen else report.all_items
+        figures[exclude_seen] = run.header.progress["validation nDCG@10"]
+        assert figures[exclude_seen] == pytest.approx(policy.accuracy["nDCG@10"].mean)
+    assert figures[True] != figures[False]
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == CPU
+    if torch.cuda.is_available():
+        assert choose_device("auto").type == "cuda"
+    else:
+        assert choose_device("auto") == CPU
+        with pytest.raises(ConfigError, match="CUDA"):
+            choose_device("cuda")
+
+
+def test_nothing_to_learn_from(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    """A run that cannot begin leaves no folder behind."""
+    with pytest.raises(DataError, match="nothing to learn from"):
+        start_run(make_dataset([[1, 2, 3], [3, 2, 1]]), Recipe(), tmp_path / "run", device=CPU, observer=Observer())
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,417 @@
+"""The training loop: it learns, stops early, starts alike from one seed, and goes on as if never interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from lsan.config import ModelConfig, Recipe, Regime, TrainingConfig, recipe_to
+from lsan.data.dataset import Dataset
+from lsan.data.splits import leave_one_out
+from lsan.data.windows import HistoryReader
+from lsan.errors import DataError
+from lsan.experiment import Observer, resume_run, start_run
+from lsan.models.histories import Histories
+from lsan.models.recommender import Lsan
+from lsan.runs import CHECKPOINT, METRICS, MODEL, RunHeader
+from lsan.training import loop
+from lsan.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from lsan.training.loop import Hooks, stream, train
+
+MakeDataset = Callable[..., Dataset]
+
+CPU = torch.device("cpu")
+
+
+class InterruptedHereError(Exception):
+    """Stands for a crash."""
+
+
+def recipe_of(regime: Regime, *, epochs: int = 3, patience: int = 5) -> Recipe:
+    return Recipe(
+        model=ModelConfig(regime=regime, width=8, history=12, dropout=0.2),
+        training=TrainingConfig(
+            batch_size=100 if regime == "prefix" else 16, learning_rate=1e-2, epochs=epochs, patience=patience
+        ),
+    )
+
+
+def run_to_the_end(dataset: Dataset, recipe: Recipe, folder: Path) -> Path:
+    start_run(dataset, recipe, folder, device=CPU, observer=Observer())
+    return folder
+
+
+@pytest.fixture(scope="module", params=["prefix", "causal"])
+def regime(request: pytest.FixtureRequest) -> Regime:
+    return "prefix" if request.param == "prefix" else "causal"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(small_shop: Dataset, regime: Regime, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_to_the_end(small_shop, recipe_of(regime), tmp_path_factory.mktemp(regime) / "run")
+
+
+def records(folder: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without the seconds."""
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert (one / MODEL).read_bytes() == (other / MODEL).read_bytes()
+    assert records(one) == records(other)
+    assert not (one / CHECKPOINT).exists()
+    finished = [RunHeader.read(folder).progress for folder in (one, other)]
+    assert finished[0] | {"seconds": 0} == finished[1] | {"seconds": 0}
+
+
+def test_it_learns(uninterrupted: Path) -> None:
+    lines = records(uninterrupted)
+    losses = [line["loss"] for line in lines]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] < np.log(60) + 0.3
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_metrics_are_json_lines(uninterrupted: Path) -> None:
+    lines = [json.loads(line) for line in (uninterrupted / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        assert set(line) == {"epoch", "loss", "validation nDCG@10", "validation HR@10", "seconds"}
+    progress = RunHeader.read(uninterrupted).progress
+    best = max(lines, key=lambda line: line["validation nDCG@10"])
+    assert progress["finished"] is True
+    assert progress["best_epoch"] == best["epoch"]
+    assert progress["validation nDCG@10"] == best["validation nDCG@10"]
+    assert progress["epochs"] == 3
+    assert (uninterrupted / "learning-curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    small_shop: Dataset, regime: Regime, uninterrupted: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(99)  # what was drawn before does not matter
+    np.random.default_rng(99)
+    again = run_to_the_end(small_shop, recipe_of(regime), tmp_path / "again")
+    assert_same_run(again, uninterrupted)
+    other = run_to_the_end(small_shop, recipe_of(regime, epochs=1).with_seed(1), tmp_path / "other")
+    assert records(other)[0]["loss"] != records(uninterrupted)[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "crash"),
+    [(1e9, (0, 3)), (1e9, (2, 2)), (-1.0, (0, 1)), (-1.0, (1, 4))],
+    ids=["before any checkpoint", "after an epoch's checkpoint", "after the first step", "in the midst of an epoch"],
+)
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    small_shop: Dataset, regime: Regime, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    seconds: float, crash: tuple[int, int],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
+
+    def step(epoch: int, step: int, steps: int) -> None:
+        assert steps > 4
+        if (epoch, step) == crash:
+            raise InterruptedHereError
+
+    folder = tmp_path / "run"
+    with pytest.raises(InterruptedHereError):
+        start_run(small_shop, recipe_of(regime), folder, device=CPU, observer=Observer(step=step))
+    assert not RunHeader.read(folder).progress["finished"]
+    if seconds < 0 and crash[1] > 1:  # the checkpoint is of the step before the crash
+        with safe_open(folder / CHECKPOINT, framework="pt") as file:
+            saved = json.loads(file.metadata()["progress"])
+        assert (saved["epoch"], saved["step"]) == (crash[0], crash[1] - 1)
+    resume_run(folder, None, device=CPU, observer=Observer())
+    assert_same_run(folder, uninterrupted)
+
+
+def test_twice_interrupted_at_the_worst_moments(
+    small_shop: Dataset, regime: Regime, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a new best model and its checkpoint, and between the last checkpoint and the finished header."""
+    folder = tmp_path / "run"
+
+    def epoch(record: dict[str, float]) -> None:
+        if record["epoch"] == 2:
+            raise InterruptedHereError
+
+    with pytest.raises(InterruptedHereError):
+        start_run(small_shop, recipe_of(regime), folder, device=CPU, observer=Observer(epoch=epoch))
+    assert [line["epoch"] for line in records(folder)] == [1, 2]
+
+    def fail(*_: object) -> None:
+        raise InterruptedHereError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lsan.experiment.learning_curve", fail)
+        with pytest.raises(InterruptedHereError):
+            resume_run(folder, small_shop, device=CPU, observer=Observer())
+    assert (folder / CHECKPOINT).exists()
+    resume_run(folder, small_shop, device=CPU, observer=Observer(step=fail))  # nothing is left to train
+    assert_same_run(folder, uninterrupted)
+    resume_run(folder, None, device=CPU, observer=Observer(step=fail))  # finished: nothing happens
+    assert_same_run(folder, uninterrupted)
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_a_killed_process_is_resumed_by_another(small_shop: Dataset, tmp_path: Path, name: str) -> None:
+    """`lsan train` dies of a real signal in the second epoch; `lsan train --resume` finishes its work."""
+    recipe = recipe_of("causal")
+    (tmp_path / "recipe.toml").write_text(
+        "[model]\n" + toml(recipe_to(recipe)["model"]) + "[training]\n" + toml(recipe_to(recipe)["training"])
+    )
+    program = f"""
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
+from lsan.cli import main
+from lsan.training import loop
+loop.CHECKPOINT_SECONDS, steps, step = -1.0, [], loop._step
+def step_or_die(*arguments):
+    steps.append(1)
+    if len(steps) == 16:
+        os.kill(os.getpid(), signal.{name})
+    return step(*arguments)
+loop._step = step_or_die
+sys.exit(main(sys.argv[1:]))
+"""
+    folder = tmp_path / "run"
+    arguments = [
+        "train", str(small_shop.path), "--recipe", str(tmp_path / "recipe.toml"), "--out", str(folder),
+        "--threads", "1", "--device", "cpu",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=200, check=False
+    )
+    if name == "SIGKILL":
+        assert done.returncode == -signal.SIGKILL
+    else:
+        assert done.returncode == 130
+        assert done.stderr.endswith("lsan: interrupted\n")
+        assert f"lsan train --resume {folder}" in done.stderr
+        assert done.stderr.count("\n") == 2
+    with safe_open(folder / CHECKPOINT, framework="pt") as file:
+        saved = json.loads(file.metadata()["progress"])
+    assert saved["epoch"] == 1
+    assert saved["step"] > 0
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from lsan.cli import main; sys.exit(main(sys.argv[1:]))",
+         "train", "--resume", str(folder), "--threads", "1", "--device", "cpu"],
+        capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path, env=os.environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"written to {folder}" in done.stdout
+    assert_same_run(folder, run_to_the_end(small_shop, recipe, tmp_path / "uninterrupted"))
+
+
+def toml(table: dict[str, object]) -> str:
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+
+
+class Scripted:
+    """Hooks whose validation figures are given."""
+
+    def __init__(self, *figures: float) -> None:
+        self.figures, self.kept, self.history = list(figures), list[int](), list[dict[str, float]]()
+
+    def validate(self, network: Lsan) -> dict[str, float]:
+        assert not network.training
+        return {"nDCG@10": self.figures[len(self.history)]}
+
+    def record(self, history: list[dict[str, float]]) -> None:
+        self.history = list(history)
+
+    def hooks(self) -> Hooks:
+        return Hooks(
+            validate=self.validate,
+            keep=lambda _: self.kept.append(len(self.history) + 1),
+            record=self.record,
+            step=lambda *_: None,
+        )
+
+
+def train_scripted(
+    dataset: Dataset, recipe: Recipe, folder: Path, script: Scripted, network: Lsan | None = None
+) -> Progress:
+    split = leave_one_out(dataset)
+    items = len(dataset.catalogue)
+    network = network or Lsan(
+        recipe.model,
+        torch.zeros(items + 1, dtype=torch.int32),
+        torch.zeros(items, dtype=torch.int64),
+        torch.arange(items),
+    )
+    return train(
+        network, dataset, split, HistoryReader(dataset, recipe.model.history, hours=False, known_items=None),
+        recipe, device=CPU, checkpoint=folder / "checkpoint", hooks=script.hooks(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("figures", "epochs", "best", "kept"),
+    [
+        ([0.1, 0.3, 0.2, 0.25, 0.9], 4, 2, [1, 2]),  # two epochs without a better one
+        ([0.1, 0.3, 0.2, 0.4, 0.4, 0.4, 0.9], 6, 4, [1, 2, 4]),  # equal is not better
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], 8, 8, [1, 2, 3, 4, 5, 6, 7, 8]),  # as many as allowed
+        ([0.0, 0.0, 0.0], 3, 1, [1]),  # a model is kept even if it never hits
+    ],
+)
+def test_early_stopping(
+    make_dataset: MakeDataset, tmp_path: Path, figures: list[float], epochs: int, best: int, kept: list[int]
+) -> None:
+    dataset = make_dataset([[1, 2, 3, 4], [2, 3, 4, 1]])
+    script = Scripted(*figures)
+    progress = train_scripted(dataset, recipe_of("causal", epochs=8, patience=2), tmp_path, script)
+    assert (progress.epoch, progress.best_epoch, progress.best) == (epochs, best, max(figures[:epochs]))
+    assert script.kept == kept
+    assert [record["epoch"] for record in script.history] == list(range(1, epochs + 1))
+
+
+def test_the_recorded_loss_is_the_mean_over_targets(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    """At a step size of nothing, and without dropout, it is the loss of the first weights."""
+    dataset = make_dataset([[1, 2, 3, 4, 5, 1, 2, 3], [2, 3, 4], [5, 4, 3, 2, 1]])
+    recipe = recipe_of("prefix", epochs=1)
+    recipe = msgspec.structs.replace(
+        recipe,
+        model=msgspec.structs.replace(recipe.model, dropout=0.0),
+        training=msgspec.structs.replace(recipe.training, batch_size=3, learning_rate=1e-12, weight_decay=0.0),
+    )
+    network = Lsan(recipe.model, torch.zeros(6, dtype=torch.int32), torch.zeros(5, dtype=torch.int64), torch.arange(5))
+    split = leave_one_out(dataset)
+    losses = []
+    for start, stop in zip(split.train_start, split.train_stop, strict=True):
+        for target in range(int(start) + 1, int(stop)):
+            prefix = torch.from_numpy(dataset.items[int(start) : target].astype(np.int64))[None]
+            with torch.no_grad():
+                scores = network.eval().scores(Histories(items=prefix, hours=torch.zeros_like(prefix)))
+            losses.append(-scores[0].log_softmax(0)[int(dataset.items[target]) - 1].item())
+    assert len(losses) == 7
+    script = Scripted(0.5)
+    train_scripted(dataset, recipe, tmp_path, script, network)
+    assert script.history[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_a_loss_that_explodes_is_named(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    dataset = make_dataset([[1, 2, 3, 4]] * 40)
+    recipe = Recipe(
+        model=ModelConfig(regime="causal", width=8, residual=False),
+        training=TrainingConfig(learning_rate=1e30, batch_size=2),
+    )
+    with pytest.raises(DataError, match=r"lower training\.learning_rate"):
+        train_scripted(dataset, recipe, tmp_path, Scripted(*[0.0] * 9))
+
+
+def test_weights_that_explode_in_the_only_step_are_named(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    """The loss of an epoch's last step is taken before its update, so validation is what meets the result."""
+    dataset = make_dataset([[1, 2, 3, 4, 5]] * 4)
+    recipe = Recipe(
+        model=ModelConfig(regime="causal", width=8, residual=False),
+        training=TrainingConfig(learning_rate=1e30, batch_size=100),
+    )
+    with pytest.raises(DataError, match="not a number"):
+        start_run(dataset, recipe, tmp_path / "run", device=CPU, observer=Observer())
+
+
+def test_named_streams() -> None:
+    seeds = [stream(0, "weights"), stream(1, "weights")]
+    seeds += [
+        stream(0, name, *place) for name in ("order", "dropout") for place in ((1,), (2,), (1, 2), (2, 1), (3, 3))
+    ]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert stream(0, "order", 1) == stream(0, "order", 1)
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.15, 0.998])
+def test_the_average_by_hand(make_dataset: MakeDataset, tmp_path: Path, averaging: float) -> None:
+    """What is validated and kept: after step t it moves by 1 - min(averaging, t / (t + 9)) towards the weights."""
+    dataset = make_dataset([[1, 2, 3, 4, 5, 1, 2, 3], [2, 3, 4], [5, 4, 3, 2, 1]])
+    recipe = recipe_of("prefix", epochs=1)
+    training = msgspec.structs.replace(recipe.training, batch_size=3, averaging=averaging)
+    recipe = msgspec.structs.replace(recipe, training=training)
+    network = Lsan(recipe.model, torch.zeros(6, dtype=torch.int32), torch.zeros(5, dtype=torch.int64), torch.arange(5))
+    weights = [network.table.weight.detach().clone()]
+    kept = list[torch.Tensor]()
+    hooks = Hooks(
+        validate=lambda _: {"nDCG@10": 0.5},
+        keep=lambda network: kept.append(network.table.weight.detach().clone()),
+        record=lambda _: None,
+        step=lambda *_: weights.append(network.table.weight.detach().clone()),
+    )
+    reader = HistoryReader(dataset, recipe.model.history, hours=False, known_items=None)
+    train(
+        network, dataset, leave_one_out(dataset), reader, recipe, device=CPU, checkpoint=tmp_path / "c", hooks=hooks
+    )  # fmt: skip
+    assert len(weights) == 4  # seven targets, three a step
+    expected = weights[0]
+    for step, trained in enumerate(weights[1:], start=1):
+        decay = min(averaging, step / (step + 9))
+        expected = decay * expected + (1 - decay) * trained
+    assert len(kept) == 1
+    torch.testing.assert_close(kept[0], expected)
+    assert torch.equal(kept[0], weights[-1]) == (averaging == 0)
+
+
+def trained_once(inputs: int = 3) -> tuple[torch.nn.Module, torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    network, average = torch.nn.Linear(inputs, 2), torch.nn.Linear(inputs, 2)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    network(torch.randn(4, inputs)).sum().backward()
+    optimizer.step()
+    return network, average, optimizer
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+    network, average, optimizer = trained_once()
+    progress = Progress(epoch=2, step=5, loss_sum=1 / 3, targets=7, best=0.1, best_epoch=1, history=[{"epoch": 1}])
+    save_checkpoint(tmp_path / "c", network, average, optimizer, progress)
+    other, other_average = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    other_optimizer = torch.optim.AdamW(other.parameters(), fused=True)
+    assert load_checkpoint(tmp_path / "c", other, other_average, other_optimizer) == progress
+    for before, after in ((network, other), (average, other_average)):
+        for name, tensor in before.state_dict().items():
+            assert torch.equal(after.state_dict()[name], tensor)
+    states, expected = other_optimizer.state_dict()["state"], optimizer.state_dict()["state"]
+    assert len(states) == len(expected) == 2
+    for number, state in expected.items():
+        assert state["exp_avg"].any()
+        for name, tensor in state.items():
+            assert torch.equal(states[number][name], tensor)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "not safetensors", "another model", "no progress", "absent"])
+def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path, damage: str) -> None:
+    network, average, optimizer = trained_once()
+    path = tmp_path / "c"
+    save_checkpoint(path, network, average, optimizer, Progress())
+    if damage == "cut off":
+        path.write_bytes(path.read_bytes()[:-9])
+    elif damage == "not safetensors":
+        path.write_bytes(b"{}")
+    elif damage == "another model":
+        network, average, optimizer = trained_once(4)
+    elif damage == "no progress":
+        save_file(load_file(path), path)
+    else:
+        path.unlink()
+    with pytest.raises(DataError, match="not a usable checkpoint") as error:
+        load_checkpoint(path, network, average, optimizer)
+    assert "\n" not in str(error.value)
+
+
+def test_training_in_float32_reads_a_temporal_split(small_shop: Dataset, tmp_path: Path) -> None:
+    recipe = recipe_of("causal", epochs=1)
+    recipe = msgspec.structs.replace(recipe, split=msgspec.structs.replace(recipe.split, method="temporal"))
+    folder = run_to_the_end(small_shop, recipe, tmp_path / "run")
+    assert all(tensor.dtype in (torch.float32, torch.int32) for tensor in load_file(folder / MODEL).values())
+    assert len(records(folder)) == 1
