@@ -1,6 +1,7 @@
 """Training and evaluation wired together, on both splits, for networks and baselines."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,9 +23,9 @@ from lsan.experiment import (
     start_run,
 )
 from lsan.models.baselines import Markov, Popularity, training_popularity
-from conftest import MakeDataset
 
 CPU = torch.device("cpu")
+MakeDataset = Callable[..., Dataset]
 TEMPORAL = Recipe(
     split=SplitConfig(method="temporal"),
     model=ModelConfig(regime="causal", width=8, history=12),

@@ -14,7 +14,7 @@ from lsan.models.item_tables.composed import ComposedTable
 
 
 class Lsan(nn.Module):
-    """LSAN (arXiv 2108.11333) in both training regimes. Item index 0 is padding, items are 1..V."""
+    """LSAN (arXiv 2108.11333; docs/model.md) in both training regimes. Item index 0 is padding, items are 1..V."""
 
     popularity: Tensor
 
@@ -65,7 +65,7 @@ class Lsan(nn.Module):
         items, present = histories.items, histories.present
         context = self.context(items, histories.hours)
         h = self.table(items, context)
-        x = self.fuse(torch.cat([h, context], dim=-1))
+        x = self.fuse(torch.cat([h, context], dim=-1))  # equation 4
         if self.config.residual:
             x = self.norms[0](h + x)
         x = self._drop(x) * present[..., None]

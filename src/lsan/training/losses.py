@@ -54,7 +54,8 @@ class _BlockedCrossEntropy(torch.autograd.Function):
 def full_cross_entropy(
     hidden: Float[Tensor, "positions width"], output: OutputFactors, targets: Int[Tensor, " positions"]
 ) -> Float[Tensor, ""]:
-    """Mean over positions of `logsumexp_v score(v) - score(target)`; exact, in the memory of one block of logits.
+    """Mean over positions of `logsumexp_v score(v) - score(target)` (equation 9 of docs/model.md); exact, in the memory
+    of one block of logits.
 
     Targets are item indices 1..V. First derivatives only.
     """

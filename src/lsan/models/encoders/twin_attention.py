@@ -1,4 +1,7 @@
-"""Twin attention (paper, section 3.3): convolution heads for the short term, self-attention heads for the long term."""
+"""Twin attention: convolution heads for the short term, self-attention heads for the long term.
+
+Paper, section 3.3; equations 5 to 7 of docs/model.md.
+"""
 
 import torch
 from jaxtyping import Bool, Float

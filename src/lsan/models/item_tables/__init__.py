@@ -36,7 +36,8 @@ class Codes(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFactors:
-    """Scores of all items without a V x D matrix: `score(v) = sum_n (E_n z)[code_n(v)] + bias(v)`."""
+    """Scores of all items without a V x D matrix: `score(v) = sum_n (E_n z)[code_n(v)] + bias(v)` (equation 8 of
+    docs/model.md)."""
 
     weight: Float[Tensor, "rows width"]
     """Rows of all base tables, one table after the other."""

@@ -21,7 +21,7 @@ def complete_radices(radices: Sequence[int], items: int) -> tuple[int, ...]:
 
 
 def modulo_digits(indices: Int[Tensor, " items"], radices: Sequence[int]) -> Int[Tensor, "items tables"]:
-    """Digits of item indices in the mixed radix m_1, m_2, ... (paper, section 3.1).
+    """Digits of item indices in the mixed radix m_1, m_2, ... (paper, section 3.1; equation 1 of docs/model.md).
 
     `digit_n(v) = (v div (m_1 * ... * m_{n-1})) mod m_n`. Any `prod(m_n)` consecutive indices get distinct digits.
     """
@@ -33,7 +33,8 @@ def modulo_digits(indices: Int[Tensor, " items"], radices: Sequence[int]) -> Int
 
 
 class ComposedTable(nn.Module):
-    """N base tables E_n [m_n, D], composed under the weight of a context vector (paper, section 3.2).
+    """N base tables E_n [m_n, D], composed under the weight of a context vector (paper, section 3.2; equation 3 of
+    docs/model.md).
 
     `alpha = softmax over n of (r . SiLU(W_a e_n))`, `h = sum_n alpha_n e_n`. With N = 1 this is a plain embedding
     table, whatever the context.
