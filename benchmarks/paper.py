@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def data_name(recipe: str) -> str:
-    """paper-beauty-index -> beauty."""
+    """paper-beauty -> beauty."""
     return recipe.split("-")[1]
 
 

@@ -9,7 +9,7 @@ HOUR_SLOTS = 24
 
 
 class TemporalContext(nn.Module):
-    """r_i of the paper (section 3.2; equation 2 of docs/model.md): the vector of the tuple (category i-1, category i, hour i).
+    """r_i of the paper (section 3.2; equation 2 of docs/model.md): the vector of (category i-1, category i, hour i).
 
     The paper gives each distinct tuple its own vector and leaves open what a new tuple gets. Here r_i is the sum of
     three small tables, so every tuple has a vector. The tables start at zero: a category or hour that training never
