@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import lsan
-from lsan.config import ModelConfig, Recipe, TrainingConfig
+from lsan.config import ModelConfig, Recipe, SplitConfig, TrainingConfig
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError, DataError
 from lsan.experiment import Observer
@@ -182,6 +182,35 @@ def test_many(shop: Recommender) -> None:
     histories = [list(shop.run.catalogue.ids[n : n + 4]) for n in range(6)]
     many = shop.recommend_many(histories, 5, batch_size=4, at=MORNING)
     assert [ids(answer) for answer in many] == [ids(shop.recommend(history, 5, at=MORNING)) for history in histories]
+
+
+def test_misuse_of_many(shop: Recommender) -> None:
+    with pytest.raises(ConfigError, match="not a string"):
+        shop.recommend("SKU")
+    with pytest.raises(ConfigError, match="1 histories, but 2"):
+        shop.recommend_many([["a"], ["b"]], times=[[0.0]])
+
+
+def test_a_time_may_be_unknown(shop: Recommender) -> None:
+    history = list(shop.run.catalogue.ids[:2])
+    assert shop.recommend(history, times=[None, None]) == shop.recommend(history)
+    assert shop.recommend(history, times=[None, MORNING]) != shop.recommend(history)
+
+
+def test_items_after_the_cut_off_are_unknown_to_the_model() -> None:
+    """As in evaluation: a temporal split leaves them out of histories and answers."""
+    start = 1_700_006_400
+    events = [(user, item, start + 3600 * (8 * user + item)) for user in range(10) for item in range(8)]
+    events += [(user, 8, start + 10**6 + user) for user in range(10)]  # the last of all, and so the test cases
+    users, items, times = zip(*events, strict=True)
+    frame = pl.DataFrame({"user": users, "item": items, "timestamp": times})
+    recipe = msgspec.structs.replace(RECIPE, split=SplitConfig(method="temporal"))
+    recommender = Recommender.fit(frame, recipe, device="cpu")
+    answer = recommender.recommend([0, 8, 1], 99, exclude_seen=False)
+    assert answer.unknown_ids == (8,)
+    assert sorted(int(item.id) for item in answer) == list(range(8))
+    assert answer.items == recommender.recommend([0, 1], 99, exclude_seen=False).items
+    assert recommender.recommend([8]).by_popularity
 
 
 def test_recommending_does_not_disturb_the_model(shop: Recommender) -> None:

@@ -15,8 +15,8 @@ Size = Annotated[int, Meta(ge=1, le=65_536)]
 Radix = Annotated[int, Meta(ge=2, le=2**31 - 1)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Probability = Annotated[float, Meta(ge=0, lt=1)]
-Positive = Annotated[float, Meta(gt=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0, lt=1e6)]
+NonNegative = Annotated[float, Meta(ge=0, lt=1e6)]
 
 Regime = Literal["prefix", "causal"]
 

@@ -12,10 +12,10 @@ from lsan.models.item_tables.composed import ComposedTable
 from lsan.training import losses
 from lsan.training.losses import full_cross_entropy
 
-ITEMS, WIDTH, POSITIONS = 11, 4, 7
+ITEMS, WIDTH, POSITIONS = 11, 3, 70
 RADICES: list[tuple[int, ...]] = [(), (2,), (3, 2)]
-#: Numbers in a block: one position at a time, blocks that do not divide the positions, all at once.
-BLOCKS = [1, 3 * ITEMS, 1000]
+#: Numbers in a block: the fewest positions that a block may have (32), blocks of 40 and 30 positions, all at once.
+BLOCKS = [1, 40 * ITEMS, 1000]
 
 
 def problem(radices: tuple[int, ...], *, untied: bool) -> tuple[Tensor, OutputFactors, Tensor]:
@@ -27,7 +27,7 @@ def problem(radices: tuple[int, ...], *, untied: bool) -> tuple[Tensor, OutputFa
     weight = torch.randn(rows, WIDTH, generator=generator, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(ITEMS, generator=generator, dtype=torch.float64, requires_grad=True)
     hidden = torch.randn(POSITIONS, WIDTH, generator=generator, dtype=torch.float64, requires_grad=True)
-    targets = torch.tensor([1, ITEMS, 3, 3, 5, 1, 8])
+    targets = torch.tensor([1, ITEMS, 3, 3, 5, 1, 8] * 10)
     return hidden, OutputFactors(weight=weight, codes=None if untied else output.codes, bias=bias), targets
 
 
