@@ -26,8 +26,9 @@ from lsan.data.prepare import prepare_dataset
 from lsan.data.splits import Cases
 from lsan.evaluation.ranking import Scorer
 from lsan.experiment import evaluate, load_for_evaluation
-from lsan.models.baselines import Markov, Popularity, training_popularity
-from lsan.models.recommender import Lsan
+from lsan.models.baselines import Markov, Popularity
+from lsan.models.item_tables.composed import ComposedTable
+from lsan.models.network import Network
 from lsan.runs import MODEL, RunHeader
 from provenance import ROOT, provenance
 
@@ -113,7 +114,7 @@ def report(recipe: str, seeds: list[int]) -> dict[str, Any]:
         )
     header = RunHeader.read(folders[0])
     baselines: dict[str, Scorer] = {
-        "popularity": Popularity(training_popularity(dataset, split)),
+        "popularity": Popularity(dataset, split),
         "Markov chain": Markov(dataset, split),
     }
     tests = [run["test"] for run in runs]
@@ -143,10 +144,10 @@ def _over_seeds(tests: list[dict[str, Any]], statistic: Any) -> dict[str, dict[s
     }
 
 
-def row_share(network: Lsan, dataset: Dataset, cases: Cases) -> float:
+def row_share(network: Network, dataset: Dataset, cases: Cases) -> float:
     """Share of cases where an item of the history has the answer's row of the largest base table, and is not it."""
     table = network.table
-    if table.codes is None:
+    if not isinstance(table, ComposedTable):
         return 0.0
     column = int(np.argmax(table.radices))
     row = np.concatenate([[-1], table.codes.rows[:, column].numpy()])

@@ -83,15 +83,29 @@ def small_shop(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="session")
 def small_run(small_shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on `small_shop`. Not to be changed: copy it first."""
+    """A finished run of the paper's model, all its parts, on `small_shop`. Not to be changed: copy it first."""
     import torch
 
-    from lsan.config import ModelConfig, Recipe, TrainingConfig
+    from lsan.config import (
+        ComposedTableConfig,
+        ContextConfig,
+        ModelConfig,
+        Recipe,
+        TrainingConfig,
+        TwinAttentionConfig,
+    )
     from lsan.experiment import Observer, start_run
 
     recipe = Recipe(
         description="a small model for tests",
-        model=ModelConfig(width=8, history=12),
+        model=ModelConfig(
+            regime="prefix",
+            width=8,
+            history=12,
+            table=ComposedTableConfig(),
+            encoder=TwinAttentionConfig(),
+            context=ContextConfig(),
+        ),
         training=TrainingConfig(batch_size=64, learning_rate=1e-2, epochs=2),
     )
     folder = tmp_path_factory.mktemp("small-run") / "run"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsan.config import ModelConfig, Recipe, SplitConfig, TrainingConfig
+from lsan.config import ContextConfig, ModelConfig, Recipe, SplitConfig, TimeConfig, TrainingConfig, TwinAttentionConfig
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError, DataError
 from lsan.experiment import (
@@ -22,13 +22,14 @@ from lsan.experiment import (
     resume_run,
     start_run,
 )
-from lsan.models.baselines import Markov, Popularity, training_popularity
+from lsan.models.baselines import Markov, Popularity
+from lsan.models.events import training_popularity
 
 CPU = torch.device("cpu")
 MakeDataset = Callable[..., Dataset]
 TEMPORAL = Recipe(
     split=SplitConfig(method="temporal"),
-    model=ModelConfig(regime="causal", width=8, history=12),
+    model=ModelConfig(width=8, history=12, encoder=TwinAttentionConfig(), context=ContextConfig()),
     training=TrainingConfig(epochs=1, batch_size=32),
 )
 
@@ -39,7 +40,7 @@ def test_every_model_on_a_temporal_split(small_shop: Dataset, tmp_path: Path) ->
     assert split.known_items is not None
     asked = dataset.items[split.test.stop]
     unknown = ~split.known_items[asked]
-    popularity = Popularity(training_popularity(dataset, split))
+    popularity = Popularity(dataset, split)
     for scorer in (run.network, popularity, Markov(dataset, split)):
         for part in ("test", "validation"):
             report = evaluate(
@@ -101,3 +102,15 @@ def test_nothing_to_learn_from(make_dataset: MakeDataset, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="nothing to learn from"):
         start_run(make_dataset([[1, 2, 3], [3, 2, 1]]), Recipe(), tmp_path / "run", device=CPU, observer=Observer())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("times", [None, [86_400_000 * day for day in range(10)]], ids=["no times", "days"])
+def test_time_signals_need_times_of_day(make_dataset: MakeDataset, times: list[int] | None, tmp_path: Path) -> None:
+    dataset = make_dataset([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]], times=times)
+    recipe = Recipe(model=ModelConfig(width=8, time=TimeConfig()), training=TrainingConfig(epochs=1))
+    with pytest.raises(DataError, match=r"\[model\.time\] needs times of day"):
+        start_run(dataset, recipe, tmp_path / "run", device=CPU, observer=Observer())
+    assert not (tmp_path / "run").exists()
+    # a context does without
+    recipe = msgspec.structs.replace(recipe, model=ModelConfig(width=8, context=ContextConfig()))
+    start_run(dataset, recipe, tmp_path / "run", device=CPU, observer=Observer())

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 import lsan
-from lsan.config import ModelConfig, Recipe, SplitConfig, TrainingConfig
+from lsan.config import ModelConfig, Recipe, SplitConfig, TimeConfig, TrainingConfig
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError, DataError
 from lsan.experiment import Observer
+from lsan.presets import load_preset
 from lsan.recommender import Recommender
 from lsan.runs import Run, load_run
 
@@ -83,6 +84,19 @@ def test_fit_reads_a_file_and_pandas(tmp_path: Path, fitted: Recommender) -> Non
         assert ids(again.recommend([500, 501])) == ids(fitted.recommend([500, 501]))
 
 
+def test_fit_without_a_recipe_takes_the_preset_of_this_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes = list[Recipe]()
+
+    def start(dataset: Dataset, recipe: Recipe, *_: object, **__: object) -> None:
+        recipes.append(recipe)
+        raise InterruptedError
+
+    monkeypatch.setattr("lsan.recommender.start_run", start)
+    with pytest.raises(InterruptedError):
+        Recommender.fit(log(), device="cpu")
+    assert recipes == [load_preset("lsan")]
+
+
 def test_fit_needs_something_to_hold_out() -> None:
     with pytest.raises(DataError, match="three events"):
         Recommender.fit(pl.DataFrame({"user": [1, 1, 2], "item": [1, 2, 1]}), RECIPE, device="cpu")
@@ -128,7 +142,7 @@ MORNING, EVENING = datetime(2026, 11, 21, 8, 30, tzinfo=UTC), datetime(2026, 11,
 
 
 def test_the_hour_matters_to_a_model_that_reads_it(shop: Recommender) -> None:
-    assert shop.run.header.hours
+    assert shop.run.header.timed
     history = list(shop.run.catalogue.ids[:3])
     morning = shop.recommend(history, at=MORNING)
     assert morning != shop.recommend(history, at=EVENING)
@@ -142,6 +156,46 @@ def test_the_hour_matters_to_a_model_that_reads_it(shop: Recommender) -> None:
     assert morning != shop.recommend(history, times=[MORNING, MORNING, EVENING])
 
 
+@pytest.fixture(scope="module")
+def timed() -> Recommender:
+    """A model that reads gaps, and when the recommendation is asked for."""
+    recipe = msgspec.structs.replace(RECIPE, model=msgspec.structs.replace(RECIPE.model, time=TimeConfig()))
+    return Recommender.fit(log(), recipe, device="cpu")
+
+
+#: Hours that the model has met in training: it knows gaps of one hour, and 01:00 to 06:00 of that Wednesday.
+ONE, TWO, THREE, FOUR = (datetime(2023, 11, 15, hour, tzinfo=UTC) for hour in (1, 2, 3, 4))
+
+
+def test_the_time_of_asking_is_that_of_the_last_event_unless_given(timed: Recommender) -> None:
+    history, times = [500, 501, 502], [ONE, TWO, THREE]
+    answer = timed.recommend(history, 7, times=times)
+    assert answer == timed.recommend(history, 7, times=times, at=THREE)
+    later = timed.recommend(history, 7, times=times, at=FOUR)
+    assert later != answer
+    many = timed.recommend_many([history, history], 7, times=[times, [ONE] * 3], at=FOUR)
+    assert ids(many[0]) == ids(later)
+    assert ids(many[1]) == ids(timed.recommend(history, 7, times=[ONE] * 3, at=FOUR))
+    # the last event counts even if the model does not know its item
+    assert timed.recommend([*history, "?"], 7, times=[*times, FOUR]).items == later.items
+
+
+def test_without_times_the_events_are_taken_to_have_happened_at_the_time_of_asking(timed: Recommender) -> None:
+    history = [500, 501, 502]
+    answer = timed.recommend(history, 7, at=TWO)
+    assert answer == timed.recommend(history, 7, times=[TWO] * 3)
+    assert answer != timed.recommend(history, 7, times=[None] * 3, at=TWO)
+    assert answer != timed.recommend(history, 7)
+
+
+def test_the_time_of_asking_means_nothing_to_a_context(shop: Recommender) -> None:
+    """It reads the hours of the events alone."""
+    history = list(shop.run.catalogue.ids[:3])
+    answer = shop.recommend(history, times=[MORNING] * 3)
+    assert answer == shop.recommend(history, times=[MORNING] * 3, at=EVENING)
+    assert answer != shop.recommend(history, times=[EVENING] * 3, at=MORNING)
+
+
 def test_times_of_unknown_items_go_with_them(shop: Recommender) -> None:
     first, second = shop.run.catalogue.ids[:2]
     answer = shop.recommend([first, "?", second], times=[MORNING, EVENING, MORNING])
@@ -150,14 +204,14 @@ def test_times_of_unknown_items_go_with_them(shop: Recommender) -> None:
 
 def test_the_hour_means_nothing_to_a_model_of_days() -> None:
     recommender = Recommender.fit(log(days=True), RECIPE, device="cpu")
-    assert not recommender.run.header.hours
+    assert not recommender.run.header.timed
     assert recommender.recommend([500, 501], at=MORNING) == recommender.recommend([500, 501], at=EVENING)
     assert recommender.recommend([500], times=[MORNING]) == recommender.recommend([500])
 
 
 def test_a_log_without_times() -> None:
     recommender = Recommender.fit(log().drop("timestamp"), RECIPE, device="cpu")
-    assert not recommender.run.header.hours
+    assert not recommender.run.header.timed
     assert len(recommender.recommend([500], 4)) == 4
 
 
@@ -167,7 +221,8 @@ def test_a_log_without_times() -> None:
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"k": -3}, "got -3"),
         ({"times": [0.0]}, "1 times for a history of 2"),
-        ({"times": [0.0, 1.0], "at": 0.0}, "not both"),
+        ({"times": [0.0, 1.0], "at": -1.0}, "not a time"),
+        ({"times": [0.0, 1e11]}, "not a time"),
         ({"at": float("nan")}, "not a time"),
         ({"at": float("inf")}, "not a time"),
     ],

@@ -1,6 +1,7 @@
 """The run folder: what was written comes back, and damage is one clear line."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lsan.cli import main
+from lsan.config import Bert4RecConfig, CaserConfig, FpmcConfig, HashedTableConfig, ModelConfig, Recipe, TimeConfig
+from lsan.data.catalogue import Catalogue
 from lsan.errors import DataError, LsanError
-from lsan.runs import MODEL, RunHeader, load_run, write_run
+from lsan.runs import MODEL, Run, RunHeader, load_run, new_network, write_run
 
 CPU = torch.device("cpu")
 Change = Callable[[Path], None]
@@ -94,12 +98,12 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "run.json is binary": (text("run.json", b"\xff\xfe\x00"), "not valid JSON"),
     "run.json is a list": (text("run.json", "[]"), 'expected "format"'),
     "another format": (header(format="lsan-dataset"), 'expected "format"'),
-    "a later version": (header(version=2), "version 2"),
+    "a later version": (header(version=3), "version 3"),
     "no recipe": (header(recipe=None), "'recipe' is missing"),
     "a recipe of another lsan": (header(recipe__model__depth=3), "unknown field `depth`"),
-    "a bad value in the recipe": (header(recipe__model__heads=3), "not a multiple of heads"),
-    "no hours": (header(hours=None), "'hours' is missing"),
-    "hours in words": (header(hours="yes"), "'hours'"),
+    "a bad value in the recipe": (header(recipe__model__encoder__heads=3), "not a multiple of heads"),
+    "no timed": (header(timed=None), "'timed' is missing"),
+    "timed in words": (header(timed="yes"), "'timed'"),
     "dataset is a number": (header(dataset=3), "'dataset.name'"),
     "no hash": (header(dataset__content_hash=None), "'dataset.content_hash'"),
     "users in words": (header(dataset__users="many"), "'dataset.users'"),
@@ -113,7 +117,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "columns that differ in length": (catalogue(lambda c: c["titles"].pop()), "differ in length"),
     "one category less": (
         catalogue(lambda c: c.update(categories=[None if x == c["categories"][0] else x for x in c["categories"]])),
-        "size mismatch",
+        "context.previous_category should be of shape",
     ),
     "no model": (lambda folder: (folder / MODEL).unlink(), f"{MODEL}: cannot be read"),
     "an empty model": (lambda folder: shorten(folder, 0), "damaged"),
@@ -121,9 +125,17 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "a model cut off at its end": (lambda folder: shorten(folder, -1), "damaged"),
     "a model that is not safetensors": (text(MODEL, b"PK\x03\x04" * 99), "damaged"),
     "a model of another width": (header(recipe__model__width=16), "should be of shape"),
-    "a model of another regime and depth": (header(recipe__model__blocks=2), "should be of shape"),
+    "a model of another depth": (header(recipe__model__encoder__blocks=2), "encoder.blocks.1"),
+    "a model of less depth": (
+        tensors(lambda t: t.update({"encoder.blocks.1.out.bias": torch.zeros(8)})),
+        "encoder.blocks.1.out.bias: no part of the network",
+    ),
+    "a model of another table": (header(recipe__model__table={"kind": "full"}), "table.weight should be of shape"),
+    "a model of another encoder": (header(recipe__model__encoder={"kind": "sasrec"}), "encoder.blocks.0"),
+    "a model without its context": (header(recipe__model__context=None), "context.category"),
+    "a model without time signals": (header(recipe__model__time={}), "time.gap_before should be of shape [31, 8]"),
     "a tensor too few": (tensors(lambda t: t.pop("table.bias")), "table.bias"),
-    "a tensor too many": (tensors(lambda t: t.update(more=torch.zeros(1))), "more"),
+    "a tensor too many": (tensors(lambda t: t.update(more=torch.zeros(1))), "more: no part"),
     "no item numbers": (tensors(lambda t: t.pop("table.numbers")), "table.numbers"),
     "item numbers without a shape": (tensors(lambda t: t.update({"table.numbers": torch.tensor(3)})), "shape []"),
     "item numbers in a square": (tensors(lambda t: t.update({"table.numbers": torch.ones(60, 1)})), "shape [60, 1]"),
@@ -137,7 +149,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "a negative category": (tensors(lambda t: last_to(-1)(t["context.category_of_item"])), "category"),
     "a negative popularity": (tensors(lambda t: last_to(-1)(t["popularity"])), "popularity"),
     "NaN among the weights": (tensors(lambda t: t["table.weight"][3].fill_(torch.nan)), "table.weight"),
-    "infinity among the weights": (tensors(lambda t: t["fuse.0.bias"].fill_(torch.inf)), "fuse.0.bias"),
+    "infinity among the weights": (tensors(lambda t: t["fusion.mlp.0.bias"].fill_(torch.inf)), "fusion.mlp.0.bias"),
 }  # fmt: skip
 
 
@@ -154,6 +166,124 @@ def test_damage_is_one_clear_line(folder: Path, damage: Change, says: str, capsy
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"lsan: error: {error.value}\n"
+
+
+class NoMemory(TorchDispatchMode):
+    """While it lasts, no tensor of more than 10,000 numbers is made, but on the meta device."""
+
+    made: int
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        size = args[0] if args and isinstance(args[0], list | tuple) else []
+        if size and isinstance(size[0], int) and kwargs.get("device") != torch.device("meta"):
+            assert math.prod(size) <= 10_000, f"{func} of {size}"
+            self.made += 1
+        return func(*args, **kwargs)
+
+
+WIDE = 65_536
+GIANTS: dict[str, Change] = {
+    "wide": header(recipe__model__width=WIDE),
+    "wide and deep": header(recipe__model__width=WIDE, recipe__model__encoder__blocks=256),
+    "a long history": header(recipe__model__history=WIDE, recipe__model__width=WIDE),
+    "base tables": header(recipe__model__table={"kind": "composed", "radices": [10**8]}),
+    "rows": header(recipe__model__table={"kind": "hashed", "rows": WIDE, "hashes": 8}, recipe__model__width=WIDE),
+    "recurrent layers": header(recipe__model__encoder={"kind": "gru4rec", "layers": 8}, recipe__model__width=WIDE),
+    "frequencies": header(recipe__model__encoder={"kind": "bsarec"}, recipe__model__history=WIDE),
+    "interests": header(recipe__model__encoder={"kind": "lightsans", "interests": WIDE}, recipe__model__width=WIDE),
+    "filters": header(
+        recipe__model__encoder={"kind": "caser", "order": 64, "horizontal": WIDE, "vertical": WIDE},
+        recipe__model__regime="causal", recipe__model__untied_output=True,
+    ),
+    "users": header(
+        dataset__users=10**12, recipe__model__encoder={"kind": "fpmc"}, recipe__model__regime="causal",
+        recipe__model__untied_output=True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("giant", GIANTS.values(), ids=GIANTS.keys())
+def test_a_giant_recipe_is_refused_before_anything_is_allocated(folder: Path, giant: Change) -> None:
+    with NoMemory() as small:
+        load_run(folder, device=CPU)
+    assert small.made > 20
+    giant(folder)
+    with NoMemory(), pytest.raises(DataError, match="should be of shape"):
+        load_run(folder, device=CPU)
+
+
+CATALOGUE = Catalogue(ids=["a", "b", "c", "d"], titles=[None] * 4, categories=[None] * 4)
+
+
+def write_untrained(folder: Path, model: ModelConfig, *, users: int = 7) -> None:
+    """A run of a network as it begins, on a catalogue of four items."""
+    recipe = Recipe(model=model)
+    network = new_network(recipe, CATALOGUE, torch.arange(4), torch.arange(4), users)
+    dataset = {"name": "d", "path": "/nowhere", "content_hash": "", "users": users, "items": 4, "events": 9}
+    folder.mkdir()
+    write_run(
+        folder,
+        Run(
+            header=RunHeader(recipe=recipe, timed=True, dataset=dataset, progress={"finished": True}),
+            catalogue=CATALOGUE,
+            network=network,
+        ),
+    )
+
+
+#: Damage to runs with parts that the one above does not have: model, damage, and what the error says.
+OTHER_PARTS: dict[str, tuple[ModelConfig, Change, str]] = {
+    "a shorter catalogue": (
+        ModelConfig(width=4), catalogue(columns_without_last), "popularity should be of shape [3]"
+    ),
+    "another number of rows": (
+        ModelConfig(width=4, table=HashedTableConfig(rows=9)), header(recipe__model__table__rows=8),
+        "table.weight should be of shape [8, 4]",
+    ),
+    "fewer users": (
+        ModelConfig(width=4, encoder=FpmcConfig(), untied_output=True), header(dataset__users=6),
+        "encoder.users.weight should be of shape [6, 4]",
+    ),
+    "a negative number of users": (
+        ModelConfig(width=4, encoder=CaserConfig(), untied_output=True), header(dataset__users=-1),
+        "'dataset.users' is -1",
+    ),
+    "more users than numbers reach": (
+        ModelConfig(width=4, encoder=CaserConfig(), untied_output=True), header(dataset__users=2**70), "no count"
+    ),
+    "NaN among the user vectors": (
+        ModelConfig(width=4, encoder=FpmcConfig(), untied_output=True),
+        tensors(lambda t: t["encoder.users.weight"][2].fill_(torch.nan)), "encoder.users.weight holds",
+    ),
+    "infinity among the time signals": (
+        ModelConfig(width=4, time=TimeConfig()),
+        tensors(lambda t: t["time.hour"][3].fill_(torch.inf)), "time.hour holds",
+    ),
+    "a mask of another width": (
+        ModelConfig(width=4, regime="cloze", encoder=Bert4RecConfig()),
+        tensors(lambda t: t.update({"encoder.mask": torch.zeros(3)})), "encoder.mask should be of shape [4]",
+    ),
+    "a table of its own for the output": (
+        ModelConfig(width=4), header(recipe__model__untied_output=True), "untied should be of shape [4, 4]"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "damage", "says"), OTHER_PARTS.values(), ids=OTHER_PARTS.keys())
+def test_damage_to_other_models(tmp_path: Path, model: ModelConfig, damage: Change, says: str) -> None:
+    folder = tmp_path / "run"
+    write_untrained(folder, model)
+    load_run(folder, device=CPU)
+    damage(folder)
+    with pytest.raises(DataError) as error:
+        load_run(folder, device=CPU)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_run_without_a_model_yet_says_how_to_go_on(folder: Path) -> None:
@@ -184,7 +314,7 @@ def test_a_dataset_path_that_is_not_unicode(small_run: Path, tmp_path: Path) -> 
     run = load_run(small_run, device=CPU)
     strange = RunHeader(
         recipe=run.header.recipe,
-        hours=True,
+        timed=True,
         dataset={**run.header.dataset, "path": "/d\udcff"},
         progress=run.header.progress,
     )

@@ -3,7 +3,7 @@
 import tomllib
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +18,9 @@ Probability = Annotated[float, Meta(ge=0, lt=1)]
 Positive = Annotated[float, Meta(gt=0, lt=1e6)]
 NonNegative = Annotated[float, Meta(ge=0, lt=1e6)]
 
-Regime = Literal["prefix", "causal"]
+Blocks = Annotated[int, Meta(ge=1, le=256)]
+
+Regime = Literal["prefix", "causal", "cloze"]
 
 
 class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,58 +44,287 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError('validation_from and test_from need method = "temporal"')
 
 
-class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The network. Sizes are the paper's (arXiv 2108.11333, section 4.1); docs/model.md says what the paper leaves
-    open, and how the defaults settle it."""
+class _OneOf(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """Base of the tables of a recipe that come in several kinds."""
 
-    regime: Regime = "prefix"
-    """prefix: the encoder looks both ways inside a history, which has one target. causal: every position has one."""
-    history: Size = 50
-    """T: at most this many latest events are read."""
-    radices: Annotated[tuple[Radix, ...], Meta(max_length=16)] = (2,)
-    """m_1, m_2, ...: rows of the base tables. One more table is added when they do not yet give V distinct codes.
-    An empty list is one full table of V rows."""
+
+class FullTableConfig(_OneOf, frozen=True, kw_only=True, tag="full"):
+    """One vector of its own for every item."""
+
+    first_vectors: Literal["co-occurrence", "random"] = "co-occurrence"
+    """What training begins with: vectors in which items that were near in training are near (see
+    models/item_tables/warm_start.py), or random ones."""
+
+
+class HashedTableConfig(_OneOf, frozen=True, kw_only=True, tag="hashed"):
+    """The sum of a few rows that hash functions choose (Serra and Karatzoglou 2017): items collide by chance."""
+
+    rows: Size = 4096
+    """Rows of the one table."""
+    hashes: Annotated[int, Meta(ge=1, le=8)] = 2
+    """Rows that an item uses."""
+
+
+class ComposedTableConfig(_OneOf, frozen=True, kw_only=True, tag="composed"):
+    """LSAN's base tables: an item uses one row of each, chosen by the digits of its number."""
+
+    radices: Annotated[tuple[Radix, ...], Meta(min_length=1, max_length=16)] = (2,)
+    """m_1, m_2, ...: rows of the base tables. One more table is added when they do not yet give V distinct codes."""
     digits_of: Literal["co-occurrence", "index"] = "co-occurrence"
     """What item codes are the digits of: numbers that let a rare item share rows with a popular one that it was often
     near to in training, or the catalogue index (order of first appearance in the log). See models/numbering.py."""
-    width: Size = 128
-    """D."""
+
+
+TableConfig = FullTableConfig | HashedTableConfig | ComposedTableConfig
+
+
+class TwinAttentionConfig(_OneOf, frozen=True, kw_only=True, tag="twin-attention"):
+    """LSAN's encoder (Li et al. 2021): convolution heads beside self-attention heads."""
+
     heads: Size = 2
     """H: heads of each branch; must divide the width."""
-    blocks: Annotated[int, Meta(ge=1, le=256)] = 1
+    blocks: Blocks = 1
     """Twin-attention blocks."""
     window: Size = 5
-    """L: positions under the local branch's convolution; odd in the prefix regime, where it is centred."""
-    dropout: Probability = 0.5
-    """On the encoder's input and on each block's output (not stated in the paper)."""
+    """L: positions under the convolution; odd in the prefix regime, where it is centred."""
     residual: bool = True
-    """Residual connection and LayerNorm around the input's MLP and each block (not stated in the paper)."""
-    untied_output: bool = False
-    """Rank with a separate table W_o of V x D numbers, as the paper does, instead of the base tables."""
+    """Residual connection and LayerNorm around each block (not stated in the paper)."""
+
+
+class TwinTransformerConfig(_OneOf, frozen=True, kw_only=True, tag="twin-transformer"):
+    """Twin attention inside transformer blocks: the encoder of the preset `lsan`."""
+
+    heads: Size = 2
+    """Attention heads; must divide the width."""
+    blocks: Blocks = 2
+    """Blocks of twin attention and feed-forward layer."""
+    window: Size = 5
+    """L: positions under the convolution; odd in the prefix regime, where it is centred."""
+    feed_forward: Annotated[int, Meta(ge=1, le=16)] = 4
+    """Inner width of the feed-forward layer over the model's width."""
+
+
+class SasRecConfig(_OneOf, frozen=True, kw_only=True, tag="sasrec"):
+    """SASRec (Kang and McAuley 2018): causal self-attention in either regime."""
+
+    heads: Size = 1
+    """Attention heads; must divide the width."""
+    blocks: Blocks = 2
+    """Blocks of attention and feed-forward layer."""
+    norm: Literal["pre", "post"] = "pre"
+    """LayerNorm before each layer (the paper), or after its residual connection and on the embeddings."""
+    feed_forward: Annotated[int, Meta(ge=1, le=16)] = 1
+    """Inner width of the feed-forward layer over the model's width (1 in the paper)."""
+
+
+class Bert4RecConfig(_OneOf, frozen=True, kw_only=True, tag="bert4rec"):
+    """BERT4Rec (Sun et al. 2019): bidirectional self-attention, trained to fill in masked items."""
+
+    heads: Size = 2
+    """Attention heads; must divide the width."""
+    blocks: Blocks = 2
+    """Transformer blocks."""
+    mask_share: Share = 0.2
+    """Share of a history's items that are masked in training."""
+
+
+class Gru4RecConfig(_OneOf, frozen=True, kw_only=True, tag="gru4rec"):
+    """GRU4Rec (Hidasi et al. 2016)."""
+
+    layers: Annotated[int, Meta(ge=1, le=8)] = 1
+    """Stacked recurrent layers."""
+
+
+class CaserConfig(_OneOf, frozen=True, kw_only=True, tag="caser"):
+    """Caser (Tang and Wang 2018): convolutions over the latest events as an image, and a vector for each user."""
+
+    order: Annotated[int, Meta(ge=1, le=64)] = 5
+    """L: the latest events that are read."""
+    horizontal: Size = 16
+    """Horizontal filters of each height 1..L."""
+    vertical: Size = 4
+    """Vertical filters."""
+
+
+class FpmcConfig(_OneOf, frozen=True, kw_only=True, tag="fpmc"):
+    """FPMC (Rendle et al. 2010): user factors beside factors of the last item."""
+
+
+class LightSansConfig(_OneOf, frozen=True, kw_only=True, tag="lightsans"):
+    """LightSANs (Fan et al. 2021): low-rank self-attention over latent interests."""
+
+    heads: Size = 2
+    """Attention heads; must divide the width."""
+    blocks: Blocks = 2
+    """Blocks of attention and feed-forward layer."""
+    interests: Size = 15
+    """k: latent interests that the history is projected to."""
+
+
+class BsaRecConfig(_OneOf, frozen=True, kw_only=True, tag="bsarec"):
+    """BSARec (Shin et al. 2024): causal self-attention mixed with a frequency filter."""
+
+    heads: Size = 1
+    """Attention heads; must divide the width."""
+    blocks: Blocks = 2
+    """Blocks of mixed attention and feed-forward layer."""
+    alpha: Annotated[float, Meta(ge=0, le=1)] = 0.7
+    """Share of the frequency filter; the rest is self-attention."""
+    cutoff: Count = 5
+    """c: the lowest c // 2 + 1 frequencies of the window are passed, the others are rescaled."""
+
+
+EncoderConfig = (
+    TwinAttentionConfig
+    | TwinTransformerConfig
+    | SasRecConfig
+    | Bert4RecConfig
+    | Gru4RecConfig
+    | CaserConfig
+    | FpmcConfig
+    | LightSansConfig
+    | BsaRecConfig
+)
+
+
+class ContextConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """LSAN's temporal context: categories of the event and of the one before, and the hour. It weighs the rows of a
+    composed table, and is fused with the item's vector."""
+
+    residual: bool = True
+    """Residual connection and LayerNorm around the MLP that fuses item and context (not stated in the paper)."""
+
+
+class TimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Time signals, for data whose times are exact. A model with them knows more than one without: the time at which
+    the recommendation is asked for."""
+
+    gaps: bool = True
+    """Time since the event before and until the event after (for the last event: until the query)."""
+    calendar: bool = True
+    """Hour of the day and day of the week of the event after, in UTC."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.regime == "prefix" and self.window % 2 == 0:
-            raise ValueError(f"window {self.window} must be odd in the prefix regime, where it is centred")
+        if not self.gaps and not self.calendar:
+            raise ValueError("gaps and calendar are both off: leave the table out instead")
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The network: an item table and an encoder; every pair works. docs/model.md has the equations."""
+
+    regime: Regime = "causal"
+    """causal: every position of a history has a target. prefix: every prefix is an example with one target. cloze:
+    masked items are the targets."""
+    history: Size = 50
+    """T: at most this many latest events are read."""
+    width: Size = 64
+    """D."""
+    dropout: Probability = 0.5
+    """On the encoder's input and its layers' outputs."""
+    table: TableConfig = FullTableConfig()
+    """Table [model.table]: `kind` is full, hashed or composed."""
+    encoder: EncoderConfig = SasRecConfig()
+    """Table [model.encoder]: `kind` is the name of an encoder."""
+    context: ContextConfig | None = None
+    """Table [model.context]: read categories and hours as LSAN does."""
+    time: TimeConfig | None = None
+    """Table [model.time]: read gaps, hours and weekdays."""
+    untied_output: bool = False
+    """Rank with a separate table of V x D numbers instead of the item table."""
+
+    def __post_init__(self) -> None:
+        encoder = self.encoder
+        if self.width % getattr(encoder, "heads", 1):
+            raise ValueError(f"width {self.width} is not a multiple of heads {getattr(encoder, 'heads', 1)}")
+        if self.regime not in REGIMES[type(encoder)]:
+            raise ValueError(f'this encoder trains in regime "{REGIMES[type(encoder)][0]}", not "{self.regime}"')
+        if (
+            isinstance(encoder, TwinAttentionConfig | TwinTransformerConfig)
+            and self.regime == "prefix"
+            and encoder.window % 2 == 0
+        ):
+            raise ValueError(f"window {encoder.window} must be odd in the prefix regime, where it is centred")
+        if isinstance(encoder, FpmcConfig | CaserConfig) and not self.untied_output:
+            raise ValueError("this encoder ranks with vectors of twice the width: set untied_output = true")
+
+
+#: Regimes in which an encoder can be trained, its usual one first.
+REGIMES: dict[type, tuple[Regime, ...]] = {
+    TwinAttentionConfig: ("prefix", "causal"),
+    TwinTransformerConfig: ("prefix", "causal"),
+    SasRecConfig: ("causal", "prefix"),
+    Bert4RecConfig: ("cloze",),
+    Gru4RecConfig: ("causal", "prefix"),
+    CaserConfig: ("causal", "prefix"),
+    FpmcConfig: ("causal", "prefix"),
+    LightSansConfig: ("prefix",),
+    BsaRecConfig: ("prefix",),
+}
+
+
+class CrossEntropyConfig(_OneOf, frozen=True, kw_only=True, tag="cross-entropy"):
+    """Cross-entropy over the whole catalogue, exact."""
+
+    label_smoothing: Probability = 0.0
+    """Share of the target that is spread over all items alike."""
+    temperature: Positive = 1.0
+    """Scores are divided by it."""
+
+
+class SampledSoftmaxConfig(_OneOf, frozen=True, kw_only=True, tag="sampled-softmax"):
+    """Cross-entropy over the target and negatives that the batch shares, with log-Q correction."""
+
+    negatives: Count = 4096
+    """Negatives a batch."""
+
+
+class GbceConfig(_OneOf, frozen=True, kw_only=True, tag="gbce"):
+    """Generalised binary cross-entropy (Petrov and Macdonald 2023), negatives shared by the batch."""
+
+    negatives: Count = 256
+    """Negatives a batch."""
+    calibration: Annotated[float, Meta(ge=0, le=1)] = 0.75
+    """t of the paper: 0 is plain binary cross-entropy, 1 fully calibrated."""
+
+
+class BinaryCrossEntropyConfig(_OneOf, frozen=True, kw_only=True, tag="bce"):
+    """Binary cross-entropy with negatives of each position's own, as in SASRec and Caser."""
+
+    negatives: Annotated[int, Meta(ge=1, le=1024)] = 1
+    """Uniform negatives a position."""
+
+
+class BprConfig(_OneOf, frozen=True, kw_only=True, tag="bpr"):
+    """Bayesian personalised ranking, as in FPMC and GRU4Rec."""
+
+    negatives: Annotated[int, Meta(ge=1, le=1024)] = 1
+    """Uniform negatives a position."""
+
+
+LossConfig = CrossEntropyConfig | SampledSoftmaxConfig | GbceConfig | BinaryCrossEntropyConfig | BprConfig
 
 
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The optimisation."""
 
-    batch_size: Size = 512
-    """Examples a step: prefixes in the prefix regime, histories in the causal one."""
-    learning_rate: Positive = 2e-3
+    loss: LossConfig = CrossEntropyConfig()
+    """Table [training.loss]: `kind` is cross-entropy, sampled-softmax, gbce, bce or bpr."""
+    batch_size: Size = 64
+    """Examples a step: histories in the causal and cloze regimes, prefixes in the prefix one."""
+    learning_rate: Positive = 1e-3
     """AdamW's step size."""
-    weight_decay: NonNegative = 1e-5
-    """AdamW's decoupled weight decay (the paper's lambda)."""
+    weight_decay: NonNegative = 0.0
+    """AdamW's decoupled weight decay."""
     averaging: Probability = 0.998
     """The weights that are validated and kept are an exponential average of the trained ones with this decay a step
     (smaller at first, see training/loop.py); 0 keeps the trained ones."""
-    epochs: Count = 60
+    epochs: Count = 200
     """At most this many passes over the training examples."""
-    patience: Count = 3
+    patience: Count = 10
     """Stop after this many epochs without a better validation nDCG@10."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products of the full cross-entropy (and, on CUDA, of the encoder); sums, weights and moments stay
+    float32. auto: bfloat16 where the processor multiplies it natively."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,10 +353,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return recipe_from({**recipe_to(self), "seed": seed}, where="seed")
 
 
-#: The paper's LSAN with the paper's settings, and its open points settled as docs/model.md says.
-PAPER = Recipe(description="the preset `paper`")
-
-
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe from a TOML file.
 
@@ -150,7 +377,15 @@ def recipe_from(table: Any, *, where: str) -> Recipe:
     try:
         return msgspec.convert(table, Recipe)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {error}{_known_kinds(str(error))}") from error
+
+
+def _known_kinds(message: str) -> str:
+    """What to add to msgspec's message about a `kind` that is unknown, of a wrong type, or missing."""
+    for table, kinds in (("model.table", TableConfig), ("model.encoder", EncoderConfig), ("training.loss", LossConfig)):
+        if message.endswith((f"at `$.{table}.kind`", f"missing required field `kind` - at `$.{table}`")):
+            return f"; there are {', '.join(str(kind.__struct_config__.tag) for kind in get_args(kinds))}"
+    return ""
 
 
 def recipe_to(recipe: Recipe) -> dict[str, Any]:

@@ -9,6 +9,10 @@ class DataError(LsanError):
     """Input data (a log, an item file, a prepared dataset, a run folder) is malformed or missing."""
 
 
+class DivergenceError(DataError):
+    """The loss of a training became NaN or infinite."""
+
+
 class ConfigError(LsanError):
     """A recipe, an option or a combination of options is not valid."""
 

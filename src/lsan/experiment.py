@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from lsan.config import Recipe, SplitConfig
+from lsan.config import FullTableConfig, Recipe, SplitConfig
 from lsan.data.dataset import Dataset
 from lsan.data.splits import Cases, Split, leave_one_out, temporal, temporal_quantiles
 from lsan.data.windows import HistoryReader, has_hours
@@ -20,13 +20,15 @@ from lsan.evaluation.metrics import ndcg
 from lsan.evaluation.ranking import Ranking, Rankings, Scorer, rank_cases
 from lsan.evaluation.report import Report, make_report
 from lsan.files import new_folder, refuse_existing, write_atomically
-from lsan.models.baselines import training_popularity
+from lsan.models.events import training_events, training_popularity
+from lsan.models.item_tables.warm_start import cooccurrence_vectors
+from lsan.models.network import Network
 from lsan.models.numbering import item_numbers
-from lsan.models.recommender import Lsan
 from lsan.pictures import learning_curve
 from lsan.runs import CHECKPOINT, METRICS, Run, RunHeader, load_run, new_network, write_catalogue, write_model
 from lsan.training.batches import training_examples
 from lsan.training.loop import Hooks, stream, train
+from lsan.training.parallel import wait_for_all, worker
 
 Part = Literal["validation", "test"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -59,8 +61,10 @@ def _milliseconds(time: datetime) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Observer:
-    """Who wants to know how a training goes."""
+    """Who wants to know how a training goes. An exception that one of them raises stops it."""
 
+    begin: Callable[[RunHeader, Path], None] = lambda header, folder: None
+    """Called with the run folder, which is there by then, before training starts or goes on."""
     step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
     """Called with (epoch, step, steps in the epoch) after each step."""
     epoch: Callable[[dict[str, float]], None] = lambda record: None
@@ -74,26 +78,24 @@ def start_run(dataset: Dataset, recipe: Recipe, folder: Path, *, device: torch.d
         DataError: when the folder exists, or the split leaves nothing to train on or to select on.
     """
     refuse_existing(folder)
+    wait_for_all()  # before one of them makes it
     split = make_split(dataset, recipe.split)
     header = RunHeader(
         recipe=recipe,
-        hours=dataset.timestamps is not None and has_hours(dataset.timestamps),
-        dataset={
-            "name": dataset.path.resolve().name,
-            "path": str(dataset.path.resolve()),
-            "content_hash": dataset.content_hash,
-            "users": dataset.users,
-            "items": len(dataset.catalogue),
-            "events": dataset.events,
-        },
+        timed=dataset.timestamps is not None and has_hours(dataset.timestamps),
+        dataset=dataset_facts(dataset),
         progress={"finished": False},
     )
+    if recipe.model.time is not None and not header.timed:
+        raise DataError(f"{dataset.path}: [model.time] needs times of day, and this data has none")
     network = _fresh_network(dataset, split, recipe, device)
     if len(training_examples(split, recipe.model.regime, recipe.model.history)) == 0:
         raise DataError(f"{dataset.path}: no user has two or more training events, so there is nothing to learn from")
-    with new_folder(folder) as temporary:
-        write_catalogue(temporary, dataset.catalogue)
-        header.write(temporary)
+    if worker() == 0:
+        with new_folder(folder) as temporary:
+            write_catalogue(temporary, dataset.catalogue)
+            header.write(temporary)
+    wait_for_all()
     _train(network, dataset, split, header, folder, device=device, observer=observer)
 
 
@@ -107,37 +109,56 @@ def resume_run(folder: Path, dataset: Dataset | None, *, device: torch.device, o
     header = RunHeader.read(folder)
     if header.progress["finished"]:
         return
-    dataset = dataset_of(header, dataset)
+    dataset = dataset_of(header.dataset, dataset)
     split = make_split(dataset, header.recipe.split)
     network = _fresh_network(dataset, split, header.recipe, device)
     _train(network, dataset, split, header, folder, device=device, observer=observer)
 
 
-def dataset_of(header: RunHeader, dataset: Dataset | None) -> Dataset:
-    """The dataset that a run was trained on: `dataset` if given, else the folder that the run names.
+def dataset_facts(dataset: Dataset) -> dict[str, Any]:
+    """What is recorded of a dataset that something was trained on."""
+    return {
+        "name": dataset.path.resolve().name,
+        "path": str(dataset.path.resolve()),
+        "content_hash": dataset.content_hash,
+        "users": dataset.users,
+        "items": len(dataset.catalogue),
+        "events": dataset.events,
+    }
+
+
+def dataset_of(facts: dict[str, Any], dataset: Dataset | None) -> Dataset:
+    """The dataset of which these facts were recorded: `dataset` if given, else the folder that they name.
 
     Raises:
         DataError: when it is missing or its content differs.
     """
     if dataset is None:
-        path = Path(header.dataset["path"])
+        path = Path(facts["path"])
         if not path.exists():
-            raise DataError(f"the run's dataset {path} is gone: name its new place with --dataset")
+            raise DataError(f"the dataset {path} is gone: name its new place with --dataset")
         dataset = Dataset.open(path)
-    if dataset.content_hash != header.dataset["content_hash"]:
-        raise DataError(f"{dataset.path} is not the data that the run was trained on (its content differs)")
+    if dataset.content_hash != facts["content_hash"]:
+        raise DataError(f"{dataset.path} is not the data that was trained on (its content differs)")
     return dataset
 
 
-def _fresh_network(dataset: Dataset, split: Split, recipe: Recipe, device: torch.device) -> Lsan:
+def _fresh_network(dataset: Dataset, split: Split, recipe: Recipe, device: torch.device) -> Network:
     """The network before training, the same for the same recipe and data."""
     torch.manual_seed(stream(recipe.seed, "weights"))
-    numbers = torch.from_numpy(item_numbers(dataset, split, recipe.model))
-    return new_network(recipe, dataset.catalogue, training_popularity(dataset, split), numbers).to(device)
+    numbers = torch.from_numpy(item_numbers(dataset, split, recipe.model.table))
+    popularity = training_popularity(dataset, split)
+    network = new_network(recipe, dataset.catalogue, popularity, numbers, dataset.users)
+    table = recipe.model.table
+    if isinstance(table, FullTableConfig) and table.first_vectors == "co-occurrence":
+        users, events = training_events(dataset, split)
+        with torch.no_grad():
+            network.table.weight.copy_(cooccurrence_vectors(users, events, len(popularity), recipe.model.width))
+    return network.to(device)
 
 
 def _train(
-    network: Lsan,
+    network: Network,
     dataset: Dataset,
     split: Split,
     header: RunHeader,
@@ -149,7 +170,7 @@ def _train(
     recipe = header.recipe
     reader = history_reader(dataset, split, header)
 
-    def validate(network: Lsan) -> dict[str, float]:
+    def validate(network: Network) -> dict[str, float]:
         rankings = rank_cases(
             network, dataset, split.validation, reader,
             known_items=split.known_items, device=device, lists=False,
@@ -161,10 +182,14 @@ def _train(
         write_atomically(folder / METRICS, "".join(json.dumps(line) + "\n" for line in history).encode())
         observer.epoch(history[-1])
 
+    if worker() == 0:
+        observer.begin(header, folder)
     progress = train(
         network, dataset, split, reader, recipe, device=device, checkpoint=folder / CHECKPOINT,
         hooks=Hooks(validate=validate, keep=partial(write_model, folder), record=record, step=observer.step),
     )  # fmt: skip
+    if worker() > 0:
+        return
     learning_curve(progress.history, folder / "learning-curve.png")
     finished = {
         "finished": True,
@@ -173,13 +198,13 @@ def _train(
         "validation nDCG@10": progress.best,
         "seconds": round(progress.seconds, 1),
     }
-    RunHeader(recipe=recipe, hours=header.hours, dataset=header.dataset, progress=finished).write(folder)
+    RunHeader(recipe=recipe, timed=header.timed, dataset=header.dataset, progress=finished).write(folder)
     (folder / CHECKPOINT).unlink()
 
 
 def history_reader(dataset: Dataset, split: Split, header: RunHeader) -> HistoryReader:
     """Reads histories as the run's model wants them."""
-    return HistoryReader(dataset, header.recipe.model.history, hours=header.hours, known_items=split.known_items)
+    return HistoryReader(dataset, header.recipe.model.history, timed=header.timed, known_items=split.known_items)
 
 
 def _selected(rankings: Rankings, recipe: Recipe) -> Ranking:
@@ -214,7 +239,7 @@ def load_for_evaluation(folder: Path, dataset: Dataset | None, *, device: torch.
         DataError: as `load_run` and `dataset_of`.
     """
     run = load_run(folder, device=device)
-    dataset = dataset_of(run.header, dataset)
+    dataset = dataset_of(run.header.dataset, dataset)
     return run, dataset, make_split(dataset, run.header.recipe.split)
 
 

@@ -1,10 +1,16 @@
 """Pictures of results, as PNG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lsan.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
@@ -34,6 +40,135 @@ def learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
     left.grid(alpha=0.3)
     left.spines["top"].set_visible(False)
     right.spines["top"].set_visible(False)
+    _write(figure, path)
+
+
+def trials_picture(
+    figures: Sequence[float],
+    finished: Sequence[bool],
+    values: Mapping[str, Sequence[float]],
+    choices: Mapping[str, Sequence[str]],
+    logarithmic: Collection[str],
+    path: Path,
+) -> None:
+    """The figure of each trial of a search: in order, and against each thing that was varied.
+
+    Args:
+        figures: the best validation nDCG@10 of each trial; below 0 where there is none.
+        finished: whether it ran to its end.
+        values: by name, what each trial had: a number, or which of the choices (0, 1, ...).
+        choices: by name, what the choices are called.
+        logarithmic: names whose axis is logarithmic.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    shown = [trial for trial, figure in enumerate(figures) if figure >= 0]
+    best = max((trial for trial in shown if finished[trial]), key=figures.__getitem__)
+    columns = min(4, 1 + len(values))
+    rows = -(-(1 + len(values)) // columns)
+    picture = Figure(figsize=(3.2 * columns, 0.4 + 2.8 * rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(picture)
+    panels = picture.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    everything: dict[str, Sequence[float]] = {"trial": range(len(figures)), **values}
+    for panel, (name, places) in zip(panels, everything.items(), strict=False):
+        for ended, fill in ((True, "#1f5fa8"), (False, "none")):
+            trials = [trial for trial in shown if finished[trial] == ended]
+            x, y = [places[trial] for trial in trials], [figures[trial] for trial in trials]
+            panel.scatter(x, y, s=22, facecolors=fill, edgecolors="#1f5fa8")
+        panel.scatter([places[best]], [figures[best]], s=110, facecolors="none", edgecolors="#c2571a", linewidths=1.5)
+        panel.set_xlabel(name)
+        panel.grid(alpha=0.3)
+        if name in choices:
+            panel.set_xticks(range(len(choices[name])), choices[name])
+            panel.set_xlim(-0.5, len(choices[name]) - 0.5)
+        elif name in logarithmic:
+            panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_locator(NullLocator())
+        else:
+            panel.xaxis.set_major_locator(MaxNLocator(5, integer=all(isinstance(place, int) for place in places)))
+    for panel in panels[len(everything) :]:
+        panel.set_visible(False)
+    for panel in panels[::columns]:
+        panel.set_ylabel("validation nDCG@10")
+    picture.suptitle(f"best: trial {best}, validation nDCG@10 {figures[best]:.4f} (hollow: stopped early)", fontsize=10)
+    _write(picture, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A model in a picture of accuracy against what models take."""
+
+    name: str
+    """Written beside it."""
+    x: float | None
+    """What it takes; None where that means nothing for it: it becomes a horizontal line."""
+    y: float
+    """Its accuracy."""
+    low: float
+    """Lower end of the interval."""
+    high: float
+    """Upper end."""
+
+
+def accuracy_picture(points: Sequence[Point], quantity: str, metric: str, path: Path) -> None:
+    """Accuracy with its interval against what the models take; logarithmic where that spans a factor of ten. At least
+    one point has an x."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    placed = [(point.x, point) for point in points if point.x is not None]
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    least, most = min(x for x, _ in placed), max(x for x, _ in placed)
+    if least > 0 and most >= 10 * least:
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_formatter(EngFormatter())
+    for x, point in placed:
+        interval = [[point.y - point.low], [point.high - point.y]]
+        axes.errorbar([x], [point.y], yerr=interval, fmt="o", markersize=5, capsize=3, color="#1f5fa8")
+    for point in points:
+        if point.x is None:
+            axes.axhline(point.y, color="#7a7a7a", linestyle="--", linewidth=0.8)
+            axes.annotate(
+                point.name, (0, point.y), xycoords=("axes fraction", "data"), xytext=(4, 3),
+                textcoords="offset points", fontsize=8, color="#7a7a7a",
+            )  # fmt: skip
+    axes.margins(x=0.15)
+    axes.set_xlabel(quantity)
+    axes.set_ylabel(metric)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.draw_without_rendering()  # fixes the scales
+    _label(axes, {point.name: (x, point.y) for x, point in placed})
+    _write(figure, path)
+
+
+def _label(axes: "Axes", places: Mapping[str, tuple[float, float]]) -> None:
+    """Write each name beside its place, on the first side where it covers no place and no other name."""
+    points = [axes.transData.transform(place) for place in places.values()]
+    taken: list[Any] = []
+    for name, place in places.items():
+        for x, y in [(side * 7, y) for y in (4, -11, 14, -21) for side in (1, -1)]:
+            side = "left" if x > 0 else "right"
+            text = axes.annotate(name, place, xytext=(x, y), textcoords="offset points", fontsize=8, ha=side)
+            box = text.get_window_extent()
+            if not any(box.contains(*point) for point in points) and not box.count_overlaps(taken):
+                break
+            text.remove()
+        else:
+            text = axes.annotate(name, place, xytext=(7, 4), textcoords="offset points", fontsize=8)
+        taken.append(text.get_window_extent())
+
+
+def _write(figure: "Figure", path: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     write_atomically(path, content.getvalue())

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from lsan.config import PAPER, Recipe
+from lsan.config import Recipe
 from lsan.data.catalogue import RawId
 from lsan.data.prepare import prepare_dataset
-from lsan.data.windows import hour_slots
+from lsan.data.windows import Window
 from lsan.errors import ConfigError
 from lsan.experiment import Device, Observer, choose_device, start_run
 from lsan.files import new_folder
 from lsan.models.histories import Histories
+from lsan.presets import load_preset
 from lsan.runs import Run, load_run, write_run
 
 #: A point in time: a datetime (UTC where it has no zone) or seconds since 1970 UTC.
@@ -78,7 +79,7 @@ class Recommender:
     def fit(
         cls,
         log: Any,
-        recipe: Recipe = PAPER,
+        recipe: Recipe | None = None,
         *,
         items: Any = None,
         device: Device = "auto",
@@ -88,7 +89,7 @@ class Recommender:
 
         Args:
             log: columns for user, item and, if there are times, timestamp, under their usual names.
-            recipe: what to train, by default the preset `paper`; `load_recipe` reads one from a file.
+            recipe: what to train, by default the preset `lsan`; `load_recipe` reads one from a file.
             items: optional frame or file of item ids, titles and categories.
             observer: told about steps and epochs.
 
@@ -99,7 +100,13 @@ class Recommender:
         with tempfile.TemporaryDirectory(prefix="lsan-") as folder:
             dataset = prepare_dataset(log, Path(folder) / "dataset", items=items)
             run = Path(folder) / "run"
-            start_run(dataset, recipe, run, device=choose_device(device), observer=observer or Observer())
+            start_run(
+                dataset,
+                recipe or load_preset("lsan"),
+                run,
+                device=choose_device(device),
+                observer=observer or Observer(),
+            )
             return cls.load(run, device=device)
 
     @classmethod
@@ -136,12 +143,13 @@ class Recommender:
             history: raw item ids, oldest first. Ids that the model does not know are skipped and named in the answer.
             k: how many.
             times: when each event of the history happened, None where unknown.
-            at: when all of them did, if `times` is not given: the hour of a session. Models whose training data had no
-                times of day read neither.
+            at: when the recommendation is asked for: by default the time of the last event. Without `times` the events
+                are taken to have happened then too, as in a session of an hour. Models whose training data had no times
+                of day read neither.
             exclude_seen: leave out the items of the history; None follows the recipe.
 
         Raises:
-            ConfigError: when k is below 1, `times` is not as long as the history, or both `times` and `at` are given.
+            ConfigError: when k is below 1, or `times` is not as long as the history.
         """
         return self.recommend_many(
             [history], k, times=None if times is None else [times], at=at, exclude_seen=exclude_seen
@@ -164,8 +172,6 @@ class Recommender:
             raise ConfigError(f"times for {len(times)} histories, but {len(histories)} histories")
         if k < 1:
             raise ConfigError(f"k must be at least 1, got {k}")
-        if times is not None and at is not None:
-            raise ConfigError("give either the times of the events or one time for all of them, not both")
         if exclude_seen is None:
             exclude_seen = self.run.header.recipe.exclude_seen
         answers: list[Recommendations] = []
@@ -184,15 +190,18 @@ class Recommender:
     ) -> list[Recommendations]:
         catalogue, length = self.run.catalogue, self.run.header.recipe.model.history
         indices = [catalogue.indices_of(history) for history in histories]
-        items, hours = np.zeros((2, len(histories), length), dtype=np.int64)
+        items = np.zeros((len(histories), length), dtype=np.int64)
+        moments, asked = np.full_like(items, -1), np.full(len(histories), -1, dtype=np.int64)
         for row, history in enumerate(histories):
-            slots = self._slots(history, None if times is None else times[row], at)
+            stamps = self._stamps(history, None if times is None else times[row], at)
             # in the order of HistoryReader: the latest events, then those of them that the model knows
-            latest = [pair for pair in zip(indices[row], slots, strict=True) if pair[0]][-length:]
-            for back, (index, slot) in enumerate(reversed([pair for pair in latest if self._known[pair[0]]]), start=1):
-                items[row, -back], hours[row, -back] = index, slot
+            latest = [pair for pair in zip(indices[row], stamps, strict=True) if pair[0]][-length:]
+            for back, (index, stamp) in enumerate(reversed([pair for pair in latest if self._known[pair[0]]]), start=1):
+                items[row, -back], moments[row, -back] = index, stamp
+            asked[row] = _milliseconds(at) if at is not None and self.run.header.timed else stamps[-1] if stamps else -1
+        batch = Histories.of(Window(items=items, times=moments, asked=asked), np.zeros(len(items), dtype=np.int64))
         with torch.inference_mode():
-            scores = self.run.network.scores(Histories.of(items, hours).to(self._device)).cpu()
+            scores = self.run.network.scores(batch.to(self._device)).cpu()
             scores[:, ~self._known[1:]] = -torch.inf
             if exclude_seen:
                 for row, known in enumerate(indices):
@@ -218,14 +227,14 @@ class Recommender:
             for row, history in enumerate(histories)
         ]
 
-    def _slots(self, history: Sequence[RawId], times: Sequence[Time | None] | None, at: Time | None) -> list[int]:
-        """The hour slot of each event, 0 where unknown or not read by the model."""
+    def _stamps(self, history: Sequence[RawId], times: Sequence[Time | None] | None, at: Time | None) -> list[int]:
+        """When each event was in milliseconds, -1 where unknown or not read by the model."""
         if times is not None and len(times) != len(history):
             raise ConfigError(f"{len(times)} times for a history of {len(history)} events")
-        if not self.run.header.hours:
-            return [0] * len(history)
+        if not self.run.header.timed:
+            return [-1] * len(history)
         moments = [at] * len(history) if times is None else times
-        return [0 if moment is None else int(hour_slots(np.array([_milliseconds(moment)]))[0]) for moment in moments]
+        return [-1 if moment is None else _milliseconds(moment) for moment in moments]
 
 
 def _milliseconds(time: Time) -> int:

@@ -22,11 +22,13 @@ from lsan.config import Recipe, recipe_from, recipe_to
 from lsan.data.catalogue import Catalogue
 from lsan.errors import DataError
 from lsan.files import write_atomically
-from lsan.models.recommender import Lsan
+from lsan.models.item_tables.composed import ComposedTable
+from lsan.models.network import Network
 
 FORMAT = "lsan-run"
-VERSION = 1
+VERSION = 2
 
+CATALOGUE = "catalogue.json"
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
@@ -34,7 +36,7 @@ METRICS = "metrics.jsonl"
 #: What run.json must hold beside the recipe, and of which type.
 _ENTRIES: dict[tuple[str, ...], type] = {
     ("recipe",): dict,
-    ("hours",): bool,
+    ("timed",): bool,
     **{("dataset", name): str for name in ("name", "path", "content_hash")},
     **{("dataset", name): int for name in ("users", "items", "events")},
     ("progress", "finished"): bool,
@@ -47,7 +49,7 @@ class RunHeader:
 
     recipe: Recipe
     """How the model was trained."""
-    hours: bool
+    timed: bool
     """Whether the model reads times of day: the training data had some."""
     dataset: dict[str, Any]
     """name, path and content_hash of the dataset, and its counts of users, items and events."""
@@ -61,7 +63,7 @@ class RunHeader:
             "lsan": version("lsan"),
             "torch": torch.__version__,
             "recipe": recipe_to(self.recipe),
-            "hours": self.hours,
+            "timed": self.timed,
             "dataset": self.dataset,
             "progress": self.progress,
         }
@@ -87,9 +89,11 @@ class RunHeader:
                 entry = entry.get(name) if isinstance(entry, dict) else None
             if not isinstance(entry, kind):
                 raise DataError(f"{path}: entry {'.'.join(names)!r} is missing or is not {kind.__name__}")
+            if isinstance(entry, int) and not 0 <= entry < 2**63:
+                raise DataError(f"{path}: entry {'.'.join(names)!r} is {entry}, which is no count")
         return cls(
             recipe=recipe_from(content["recipe"], where=f"{path}: recipe"),
-            hours=content["hours"],
+            timed=content["timed"],
             dataset=content["dataset"],
             progress=content["progress"],
         )
@@ -103,20 +107,22 @@ class Run:
     """What run.json says."""
     catalogue: Catalogue
     """The items."""
-    network: Lsan
+    network: Network
     """In evaluation mode, with the best weights."""
 
 
-def new_network(recipe: Recipe, catalogue: Catalogue, popularity: torch.Tensor, numbers: torch.Tensor) -> Lsan:
-    """An untrained network for this catalogue; `Lsan` explains the arguments."""
-    return Lsan(recipe.model, torch.from_numpy(catalogue.category_of_item.copy()), popularity, numbers)
+def new_network(
+    recipe: Recipe, catalogue: Catalogue, popularity: torch.Tensor, numbers: torch.Tensor, users: int
+) -> Network:
+    """An untrained network for this catalogue; `Network` explains the arguments."""
+    return Network(recipe.model, torch.from_numpy(catalogue.category_of_item.copy()), popularity, numbers, users)
 
 
 def write_catalogue(folder: Path, catalogue: Catalogue) -> None:
-    write_atomically(folder / "catalogue.json", _json(catalogue.to_json()))
+    write_atomically(folder / CATALOGUE, _json(catalogue.to_json()))
 
 
-def write_model(folder: Path, network: Lsan) -> None:
+def write_model(folder: Path, network: Network) -> None:
     """Write the weights and what else the network needs: popularity, categories, the numbers behind the codes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_atomically(folder / MODEL, save(tensors))
@@ -137,7 +143,7 @@ def load_run(folder: Path, *, device: torch.device) -> Run:
     """
     folder = Path(folder)
     header = RunHeader.read(folder)
-    path = folder / "catalogue.json"
+    path = folder / CATALOGUE
     catalogue = Catalogue.from_json(_read_json(path, advice="train again"), where=str(path))
     if len(catalogue) == 0:
         raise DataError(f"{path}: no items")
@@ -150,11 +156,11 @@ def load_run(folder: Path, *, device: torch.device) -> Run:
     absent = torch.zeros(len(catalogue), dtype=torch.int64)
     try:
         tensors = load(path.read_bytes())
-        _check_sizes(tensors, header.recipe)
         numbers = tensors.get("table.numbers", absent).long()
         if numbers.shape != absent.shape:
             raise ValueError(f"table.numbers is of shape {list(numbers.shape)}, the catalogue has {len(absent)} items")
-        network = new_network(header.recipe, catalogue, absent, numbers)
+        _check_sizes(tensors, header, catalogue)
+        network = new_network(header.recipe, catalogue, absent, numbers, header.dataset["users"])
         network.load_state_dict(tensors)
         _check_values(network)
     except OSError as error:
@@ -165,27 +171,34 @@ def load_run(folder: Path, *, device: torch.device) -> Run:
     return Run(header=header, catalogue=catalogue, network=network.to(device).eval())
 
 
-def _check_sizes(tensors: dict[str, torch.Tensor], recipe: Recipe) -> None:
-    """Raise `ValueError` when the recipe asks for a network that is larger than the file, before one is built."""
-    model = recipe.model
-    last = f"blocks.{model.blocks - 1}.mix.weight"
-    expected = {"positions": [model.history, model.width], last: [model.width, 2 * model.width]}
-    for name, shape in expected.items():
-        if name not in tensors or list(tensors[name].shape) != shape:
-            raise ValueError(f"{name} should be of shape {shape}, as the recipe in run.json says")
+def _check_sizes(tensors: dict[str, torch.Tensor], header: RunHeader, catalogue: Catalogue) -> None:
+    """Raise `ValueError` when recipe and catalogue ask for another network than the file has; allocates nothing."""
+    with torch.device("meta"):
+        absent = torch.zeros(len(catalogue), dtype=torch.int64)
+        network = new_network(header.recipe, catalogue, absent, absent, header.dataset["users"])
+    expected = network.state_dict()
+    for name, tensor in expected.items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            raise ValueError(
+                f"{name} should be of shape {list(tensor.shape)}, going by what run.json and catalogue.json say"
+            )
+    more = sorted(set(tensors) - set(expected))
+    if more:
+        raise ValueError(f"{', '.join(more)}: no part of the network that run.json and catalogue.json describe")
 
 
-def _check_values(network: Lsan) -> None:
+def _check_values(network: Network) -> None:
     """Raise `ValueError` when tensors of the right shapes hold what no training writes."""
     for name, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite")
-    categories = network.context.category_of_item
-    if categories.min() < 0 or categories.max() >= len(network.context.category):
-        raise ValueError("context.category_of_item names a category that does not exist")
     if network.popularity.min() < 0:
         raise ValueError("popularity is negative")
-    if network.table.codes is not None:
+    if network.context is not None:
+        categories = network.context.category_of_item
+        if categories.min() < 0 or categories.max() >= len(network.context.category):
+            raise ValueError("context.category_of_item names a category that does not exist")
+    if isinstance(network.table, ComposedTable):
         numbers, codes = network.table.numbers, math.prod(network.table.radices)
         if numbers.min() < 0 or numbers.max() > codes:  # the numbers may be 1..V, and V have the code of 0
             raise ValueError("table.numbers is out of range")

@@ -25,9 +25,9 @@ def test_the_counts_can_be_checked_by_hand(small_run: Path, capsys: pytest.Captu
     assert rows["table.numbers (not learnt)"] == ["60", "int32", "60", "240"]
     assert rows["popularity (not learnt)"] == ["60", "int32", "60", "240"]
     assert rows["context.hour"] == ["25 x 8", "float32", "200", "800"]
-    assert rows["positions"] == ["12 x 8", "float32", "96", "384"]
-    assert rows["blocks.0.local.kernel"] == ["2 x 5", "float32", "10", "40"]
-    assert rows["blocks.0.mix.weight"] == ["8 x 16", "float32", "128", "512"]
+    assert rows["encoder.positions.weight"] == ["12 x 8", "float32", "96", "384"]
+    assert rows["encoder.blocks.0.local.kernel"] == ["2 x 5", "float32", "10", "40"]
+    assert rows["encoder.blocks.0.mix.weight"] == ["8 x 16", "float32", "128", "512"]
     # against the file itself
     learnt = total = 0
     with safe_open(small_run / MODEL, framework="np") as file:

@@ -117,7 +117,19 @@ CASES = {
         prepare=(recipe("[training]\nepochs = 0"),), arguments=train_recipe, says=("$.training.epochs", ">= 1")
     ),
     "width and heads": Case(
-        prepare=(recipe("[model]\nwidth = 9"),), arguments=train_recipe, says=("width 9", "heads 2")
+        prepare=(recipe('[model]\nwidth = 9\n[model.encoder]\nkind = "twin-attention"'),), arguments=train_recipe,
+        says=("r.toml", "width 9", "heads 2"),
+    ),
+    "unknown encoder": Case(
+        prepare=(recipe('[model.encoder]\nkind = "bertrec"'),), arguments=train_recipe,
+        says=("r.toml", "'bertrec'", "$.model.encoder.kind", "sasrec, bert4rec,"),
+    ),
+    "another regime than the encoder's": Case(
+        prepare=(recipe('[model.encoder]\nkind = "bert4rec"'),), arguments=train_recipe, says=('"cloze"', "$.model")
+    ),
+    "unknown preset": Case(arguments=train("--preset", "papers"), says=("'papers'", "lsan, paper, sasrec")),
+    "preset and recipe": Case(
+        arguments=train("--preset", "paper", "--recipe", "r.toml"), says=("--preset", "--recipe", "not allowed with")
     ),
     "shares of more than everything": Case(
         prepare=(recipe('[split]\nmethod = "temporal"\nvalidation_share = 0.6\ntest_share = 0.6'),),
@@ -134,6 +146,7 @@ CASES = {
         says=("three events",),
     ),
     "resume with a recipe": Case(arguments=resume("--recipe", "r.toml"), says=("--resume", "--recipe")),
+    "resume with a preset": Case(arguments=resume("--preset", "paper"), says=("--resume", "--preset")),
     "resume with a seed": Case(arguments=resume("--seed", 0), says=("--resume", "--seed")),
     "resume elsewhere": Case(arguments=resume("--out", "new"), says=("--resume", "--out")),
     "resume no run": Case(arguments=lambda p: ["train", "--resume", p.dataset], says=("run.json", "lsan train")),

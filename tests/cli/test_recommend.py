@@ -104,7 +104,7 @@ def test_the_time_means_nothing_to_a_model_without_hours(
 ) -> None:
     folder = shutil.copytree(small_run, tmp_path / "run")
     content = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**content, "hours": False}))
+    (folder / "run.json").write_text(json.dumps({**content, "timed": False}))
     assert main(["recommend", str(folder), "--history", *history, "--at", "2026-11-21T20:30"]) == 0
     captured = capsys.readouterr()
     assert captured.err.startswith("note: ")

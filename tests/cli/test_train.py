@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from lsan.cli import main
+from lsan.cli.console import training_observer
 from lsan.data.dataset import Dataset
+from lsan.presets import load_preset
 from lsan.runs import MODEL, RunHeader
 
 RECIPE = """
@@ -51,9 +53,35 @@ def test_it_prints_a_line_an_epoch_and_writes_a_run(
     assert f"validation nDCG@10 {figure:.4f}" in lines[0]
 
 
+@pytest.mark.parametrize(("flags", "preset"), [([], "lsan"), (["--preset", "paper"], "paper")])
+def test_without_a_recipe_it_takes_a_preset(
+    small_shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], preset: str
+) -> None:
+    class StoppedHereError(Exception):
+        pass
+
+    def stop(*_: object, **__: object) -> None:
+        raise StoppedHereError
+
+    monkeypatch.setattr("lsan.experiment.train", stop)
+    with pytest.raises(StoppedHereError):
+        main(["train", str(small_shop.path), "--out", str(tmp_path / "run"), *flags])
+    assert RunHeader.read(tmp_path / "run").recipe == load_preset(preset)
+
+
 def test_a_finished_run_is_left_as_it_is(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = shutil.copytree(small_run, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(["train", "--resume", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder} is finished already: nothing to do\n"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_only_the_first_of_several_processes_says_how_to_go_on(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("lsan.cli.console.worker", lambda: number)
+    with pytest.raises(KeyboardInterrupt), training_observer(3, tmp_path):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == ("" if number else f"go on with: lsan train --resume {tmp_path}\n")

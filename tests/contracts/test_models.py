@@ -1,87 +1,196 @@
-"""What every model must satisfy, networks and baselines alike."""
+"""What every model must satisfy: every item table with every encoder in each of its regimes, and the baselines."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any, get_args
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from lsan.config import ModelConfig, Recipe
+from lsan.config import (
+    REGIMES,
+    Bert4RecConfig,
+    BsaRecConfig,
+    CaserConfig,
+    ComposedTableConfig,
+    ContextConfig,
+    EncoderConfig,
+    FpmcConfig,
+    FullTableConfig,
+    Gru4RecConfig,
+    HashedTableConfig,
+    LightSansConfig,
+    ModelConfig,
+    Recipe,
+    Regime,
+    SasRecConfig,
+    TableConfig,
+    TimeConfig,
+    TwinAttentionConfig,
+    TwinTransformerConfig,
+)
 from lsan.data.catalogue import Catalogue
 from lsan.data.dataset import Dataset
 from lsan.data.splits import leave_one_out
 from lsan.data.windows import HistoryReader
 from lsan.evaluation.ranking import Scorer
-from lsan.models.baselines import Markov, Popularity, training_popularity
+from lsan.models.baselines import BASELINES, RecentPopularity
+from lsan.models.events import training_popularity
 from lsan.models.histories import Histories
-from lsan.models.recommender import Lsan
+from lsan.models.network import Network
 from lsan.recommender import Recommender
 from lsan.runs import Run, RunHeader
 from lsan.training.losses import full_cross_entropy
 
 MakeDataset = Callable[..., Dataset]
 
-ITEMS, LONGEST = 23, 6
+ITEMS, LONGEST, USERS = 23, 6, 13
 CATEGORIES = [None if item % 5 == 0 else f"category {item % 3}" for item in range(ITEMS)]
 CATALOGUE = Catalogue(
     ids=[f"id-{index}" for index in range(1, ITEMS + 1)], titles=[None] * ITEMS, categories=CATEGORIES
 )
 
-NETWORKS = [
-    ModelConfig(
-        regime="prefix" if prefix else "causal",
-        blocks=blocks,
-        radices=radices,
-        residual=residual,
-        untied_output=untied,
-        history=LONGEST,
-        width=8,
-        window=3 if prefix else 4,
-    )
-    for prefix, blocks, radices, residual, untied in itertools.product(
-        (True, False), (1, 2), ((), (2,), (3, 4)), (True, False), (False, True)
-    )
+TABLES: list[TableConfig] = [
+    FullTableConfig(),
+    HashedTableConfig(rows=11),
+    ComposedTableConfig(radices=(2,)),
 ]
 
 
+#: Encoders with a vector for each user of the training data, beside which they rank.
+PERSONAL: set[type] = {FpmcConfig, CaserConfig}
+
+
+def encoder_in(kind: type, regime: Regime) -> EncoderConfig:
+    """A small encoder of a kind, with what differs between the regimes."""
+    encoders: dict[type, EncoderConfig] = {
+        TwinAttentionConfig: TwinAttentionConfig(window=3 if regime == "prefix" else 4),
+        TwinTransformerConfig: TwinTransformerConfig(window=3 if regime == "prefix" else 4),
+        SasRecConfig: SasRecConfig(heads=2, norm="post" if regime == "prefix" else "pre"),
+        Bert4RecConfig: Bert4RecConfig(),
+        Gru4RecConfig: Gru4RecConfig(layers=2 if regime == "prefix" else 1),
+        CaserConfig: CaserConfig(order=3, horizontal=4, vertical=2),
+        FpmcConfig: FpmcConfig(),
+        LightSansConfig: LightSansConfig(interests=3),
+        BsaRecConfig: BsaRecConfig(cutoff=3),
+    }
+    return encoders[kind]
+
+
+def model_of(kind: type, regime: Regime, table: TableConfig, **changes: Any) -> ModelConfig:
+    return ModelConfig(
+        regime=regime,
+        table=table,
+        encoder=changes.pop("encoder", encoder_in(kind, regime)),
+        history=LONGEST,
+        width=8,
+        untied_output=changes.pop("untied_output", kind in PERSONAL),
+        **changes,
+    )
+
+
+def networks() -> list[ModelConfig]:
+    """Every pair of table and encoder in each of its regimes; then what else can be chosen, where it matters."""
+    full, _, composed = TABLES
+    found = [
+        model_of(kind, regime, table, context=ContextConfig() if kind is TwinAttentionConfig else None)
+        for kind, regimes in REGIMES.items()
+        for regime in regimes
+        for table in TABLES
+    ]
+    # the paper's model: deep, bare, with more digits, untied, without its context
+    for regime in REGIMES[TwinAttentionConfig]:
+        plain = encoder_in(TwinAttentionConfig, regime)
+        for blocks, residual in ((2, True), (1, False), (2, False)):
+            encoder = msgspec.structs.replace(plain, blocks=blocks, residual=residual)
+            found.append(
+                model_of(
+                    TwinAttentionConfig, regime, ComposedTableConfig(radices=(3, 4)),
+                    encoder=encoder, context=ContextConfig(residual=residual), untied_output=not residual,
+                )
+            )  # fmt: skip
+        found.append(model_of(TwinAttentionConfig, regime, composed))
+    # the context with the other encoders
+    found += [
+        model_of(kind, regimes[0], composed, context=ContextConfig())
+        for kind, regimes in REGIMES.items()
+        if kind is not TwinAttentionConfig
+    ]
+    # time signals
+    found += [
+        model_of(SasRecConfig, "causal", full, time=TimeConfig()),
+        model_of(Gru4RecConfig, "causal", full, time=TimeConfig(calendar=False)),
+        model_of(Gru4RecConfig, "prefix", full, time=TimeConfig(gaps=False)),
+        model_of(Bert4RecConfig, "cloze", full, time=TimeConfig()),
+        model_of(TwinAttentionConfig, "prefix", composed, context=ContextConfig(), time=TimeConfig()),
+        model_of(TwinAttentionConfig, "causal", composed, context=ContextConfig(), time=TimeConfig()),
+    ]
+    return found
+
+
+NETWORKS = networks()
+
+
+def kind_of(config: EncoderConfig | TableConfig) -> str:
+    return str(type(config).__struct_config__.tag)
+
+
 def name_of(config: ModelConfig) -> str:
-    parts = [config.regime, f"{config.blocks} blocks", "x".join(map(str, config.radices)) or "full"]
-    parts += ["residual"] * config.residual + ["untied"] * config.untied_output
+    parts = [kind_of(config.encoder), config.regime, kind_of(config.table)]
+    if isinstance(config.encoder, TwinAttentionConfig):
+        parts += [f"{config.encoder.blocks} blocks"] + ["bare"] * (not config.encoder.residual)
+    parts += ["context"] * (config.context is not None) + ["untied"] * config.untied_output
+    if config.time is not None:
+        parts += ["gaps"] * config.time.gaps + ["calendar"] * config.time.calendar
     return " ".join(parts)
 
 
 every_network = pytest.mark.parametrize("config", NETWORKS, ids=name_of)
 
+#: Encoders that read only so many of the latest events. The others read the whole history.
+READS: dict[type, int] = {FpmcConfig: 1, CaserConfig: 3}
 
-def network_of(config: ModelConfig) -> Lsan:
-    """A network whose every parameter matters: nothing is left at the zero or one that training begins with."""
+#: Encoders whose vectors know later events, outside the causal regime. Those of the others never do.
+BOTH_WAYS: set[type] = {TwinAttentionConfig, TwinTransformerConfig, Bert4RecConfig, LightSansConfig, BsaRecConfig}
+
+
+@cache
+def shared_network(config: ModelConfig) -> Network:
+    """A network whose every parameter matters: nothing is left at the zero or one that training begins with. Not to be
+    changed."""
     generator = torch.Generator().manual_seed(7)
     popularity = torch.randint(0, 50, (ITEMS,), generator=generator)
     numbers = torch.randperm(ITEMS, generator=generator)
     torch.manual_seed(7)
-    network = Lsan(config, torch.from_numpy(CATALOGUE.category_of_item.copy()), popularity, numbers)
+    network = Network(config, torch.from_numpy(CATALOGUE.category_of_item.copy()), popularity, numbers, USERS)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
     return network.eval()
 
 
+def network_of(config: ModelConfig) -> Network:
+    """The same, to be changed."""
+    return shared_network.__wrapped__(config)
+
+
 def run_of(config: ModelConfig) -> Run:
     header = RunHeader(
         recipe=Recipe(model=config),
-        hours=True,
-        dataset={"name": "d", "path": "/nowhere", "content_hash": "", "users": 1, "items": ITEMS, "events": 1},
+        timed=True,
+        dataset={"name": "d", "path": "/nowhere", "content_hash": "", "users": USERS, "items": ITEMS, "events": 1},
         progress={"finished": True},
     )
-    return Run(header=header, catalogue=CATALOGUE, network=network_of(config))
+    return Run(header=header, catalogue=CATALOGUE, network=shared_network(config))
 
 
 @pytest.fixture(scope="module")
 def walks(make_dataset: MakeDataset) -> Dataset:
-    """Twelve users who walk through the items, some of them again and again."""
+    """Thirteen users who walk through the items, some of them again and again."""
     random = np.random.default_rng(5)
     histories = [random.integers(1, ITEMS + 1, length).tolist() for length in range(3, 15)]
     return make_dataset(
@@ -89,23 +198,36 @@ def walks(make_dataset: MakeDataset) -> Dataset:
     )
 
 
-def histories_of(*rows: list[int], left: int = 0) -> Histories:
-    """Side by side, with `left` columns of padding more than needed. The hour of an event follows from the item."""
+HOUR = 3_600_000
+ASKED = 1000 * HOUR
+
+
+def histories_of(*rows: list[int], left: int = 0, users: Sequence[int] | None = None, asked: int = ASKED) -> Histories:
+    """Side by side, with `left` columns of padding more than needed. The time of an event follows from the item."""
     time = max(map(len, rows)) + left
     items = torch.tensor([[0] * (time - len(row)) + row for row in rows])
-    return Histories(items=items, hours=torch.where(items > 0, items * 7 % 24 + 1, 0))
+    return Histories(
+        items=items,
+        times=torch.where(items > 0, times_of(items), -1),
+        asked=torch.full((len(rows),), asked),
+        users=torch.tensor([0] * len(rows) if users is None else list(users)),
+    )
 
 
-#: Length 1, 2, T, more than T, and items that are repeated.
+def times_of(items: Tensor) -> Tensor:
+    return items * 31 * HOUR
+
+
+#: Length 1, 2, T, more than T, and items that are repeated; and users, some of them unknown.
 ROWS = [[5], [7, 3], [1, 2, 3, 4, 5, 6], [9, 8, 7, 6, 5, 4, 3, 2, 1], [11, 11, 11], [4, 20, 4, 20, 4, 23]]
+WHO = [1, 0, 5, USERS, 5, 0]
 
 
-@pytest.fixture(params=[*NETWORKS, "popularity", "Markov"], ids=lambda p: p if isinstance(p, str) else name_of(p))
+@pytest.fixture(params=[*NETWORKS, *BASELINES], ids=lambda p: p if isinstance(p, str) else name_of(p))
 def model(request: pytest.FixtureRequest, walks: Dataset) -> Scorer:
     if isinstance(request.param, ModelConfig):
-        return network_of(request.param)
-    split = leave_one_out(walks)
-    return Popularity(training_popularity(walks, split)) if request.param == "popularity" else Markov(walks, split)
+        return shared_network(request.param)
+    return BASELINES[request.param](walks, leave_one_out(walks))
 
 
 @pytest.fixture(autouse=True)
@@ -118,17 +240,34 @@ def close(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether they differ by no more than rounding; a difference between that and 1e-3 is neither."""
+    distance = float((one - other).abs().max())
+    assert not 1e-4 < distance < 1e-3, distance
+    return distance <= 1e-4
+
+
+def test_the_networks_here_are_all_that_there_are() -> None:
+    pairs = {(type(config.table), type(config.encoder), config.regime) for config in NETWORKS}
+    assert pairs == {
+        (type(table), kind, regime) for table in TABLES for kind, regimes in REGIMES.items() for regime in regimes
+    }
+    assert {type(table) for table in TABLES} == set(get_args(TableConfig))
+    assert len(set(map(name_of, NETWORKS))) == len(NETWORKS)
+
+
 class TestEveryModel:
     def test_scores_every_item_once_a_history(self, model: Scorer) -> None:
-        scores = model.scores(histories_of(*ROWS))
+        scores = model.scores(histories_of(*ROWS, users=WHO))
         assert scores.shape == (len(ROWS), ITEMS)
         assert scores.dtype == torch.float32
         assert scores.isfinite().all()
 
     def test_batch_equals_single(self, model: Scorer) -> None:
-        together = model.scores(histories_of(*ROWS))
-        close(together, torch.cat([model.scores(histories_of(row)) for row in ROWS]))
-        close(together.flip(0), model.scores(histories_of(*ROWS[::-1])))
+        together = model.scores(histories_of(*ROWS, users=WHO))
+        single = [model.scores(histories_of(row, users=[user])) for row, user in zip(ROWS, WHO, strict=True)]
+        close(together, torch.cat(single))
+        close(together.flip(0), model.scores(histories_of(*ROWS[::-1], users=WHO[::-1])))
 
     def test_left_padding_changes_nothing(self, model: Scorer) -> None:
         for row in ROWS:
@@ -137,26 +276,36 @@ class TestEveryModel:
                 close(scores, model.scores(histories_of(row, left=left)))
 
     def test_the_future_never_reaches_a_history(self, model: Scorer, walks: Dataset) -> None:
-        """Cases of a dataset are answered alike whatever comes after them, the held-out event included."""
+        """Cases of a dataset are answered alike whatever comes after them, the held-out event included; but for the
+        time of the held-out event, when the recommendation is asked for: models with time signals read that."""
         cases = leave_one_out(walks).validation
-        items, times = walks.items.copy(), np.asarray(walks.timestamps).copy()
-        reader = HistoryReader(walks, LONGEST, hours=True, known_items=None)
-        before = model.scores(Histories.of(*reader.read(cases.start, cases.stop)))
-        later = np.ones(len(items), dtype=np.bool_)
+        later = np.ones(walks.events, dtype=np.bool_)
         for start, stop in zip(cases.start, cases.stop, strict=True):
             later[start:stop] = False
-        items[later] = 1 + (items[later] + 10) % ITEMS
-        times[later] += 5 * 3_600_000
-        other = Dataset(
-            path=walks.path, offsets=walks.offsets, items=items, timestamps=times, summary={}, content_hash=""
-        )
-        reader = HistoryReader(other, LONGEST, hours=True, known_items=None)
-        assert torch.equal(before, model.scores(Histories.of(*reader.read(cases.start, cases.stop))))
+        items = np.where(later, 1 + (walks.items + 10) % ITEMS, walks.items)
+
+        def scores(items: np.ndarray, times: np.ndarray) -> Tensor:
+            log = Dataset(
+                path=walks.path, offsets=walks.offsets, items=items, timestamps=times, summary={}, content_hash=""
+            )
+            reader = HistoryReader(log, LONGEST, timed=True, known_items=None)
+            return model.scores(Histories.of(reader.read(cases.start, cases.stop), cases.users + 1))
+
+        before = np.asarray(walks.timestamps)
+        after = before + later * 50 * HOUR
+        asked_alike = after.copy()
+        asked_alike[cases.stop] = before[cases.stop]
+        expected = scores(walks.items, before)
+        assert torch.equal(expected, scores(items, asked_alike))
+        reads_the_query = isinstance(model, Network) and model.time is not None
+        assert torch.equal(expected, scores(items, after)) != reads_the_query
 
     def test_an_empty_history_is_answered_by_popularity(self, model: Scorer, walks: Dataset) -> None:
-        scores = model.scores(Histories.of(*np.zeros((2, 2, 3), dtype=np.int64)))
-        close(scores, model.scores(Histories.of(*np.zeros((2, 2, 1), dtype=np.int64))))
-        popularity = model.popularity if isinstance(model, Lsan) else training_popularity(walks, leave_one_out(walks))
+        scores = model.scores(histories_of([0, 0, 0], [0, 0, 0], users=[0, 3]))
+        close(scores, model.scores(histories_of([0], [0], users=[0, 3])))
+        popularity = training_popularity(walks, leave_one_out(walks))
+        if isinstance(model, Network | RecentPopularity):
+            popularity = model.popularity
         for row in scores:
             # as many items are better as are more popular: the same order, ties included
             assert torch.equal((row[None] > row[:, None]).sum(1), (popularity[None] > popularity[:, None]).sum(1))
@@ -171,7 +320,7 @@ class TestEveryModel:
 class TestEveryNetwork:
     @every_network
     def test_only_the_latest_events_are_read(self, config: ModelConfig) -> None:
-        network = network_of(config)
+        network = shared_network(config)
         # In the causal regime too, as no event before the window is known to have happened.
         close(
             network.scores(histories_of([*range(1, 20), 7, 3, 9, 1, 4, 6])),
@@ -180,55 +329,108 @@ class TestEveryNetwork:
 
     @every_network
     def test_the_last_position_alone_equals_the_last_of_all(self, config: ModelConfig) -> None:
-        network = network_of(config)
-        histories = histories_of(*ROWS)
+        network = shared_network(config)
+        histories = histories_of(*ROWS, users=WHO)
         close(network.last_hidden(histories), network.hidden(histories)[:, -1])
 
     @every_network
     def test_causal_vectors_do_not_know_the_future(self, config: ModelConfig) -> None:
-        network = network_of(config)
+        network = shared_network(config)
         row = [3, 9, 1, 9, 22, 6]
-        hidden = network.hidden(histories_of(row))
+        hidden = network.hidden(histories_of(row, users=[2]))
         for length in range(1, len(row)):
-            alone = network.hidden(histories_of(row[:length]))
+            asked = int(times_of(torch.tensor(row[length])))  # what time signals may know of the event after
             if config.regime == "causal":
+                alone = network.hidden(histories_of(row[:length], users=[2], asked=asked))
                 close(hidden[:, :length], alone)
-            else:  # the encoder looks both ways, so the test above is not true for want of a difference
-                assert not torch.allclose(hidden[:, length - 1], alone[:, -1], atol=1e-2)
+            other = histories_of([*row[:length], *[item + 1 for item in row[length:]]], users=[2])
+            other.times[:, length] = asked
+            blind = config.regime == "causal" or type(config.encoder) not in BOTH_WAYS
+            # not blind: the encoder looks both ways, so the test is not true for want of a difference
+            assert alike(hidden[:, :length], network.hidden(other)[:, :length]) == blind
+
+    @pytest.mark.parametrize("config", [config for config in NETWORKS if config.regime == "cloze"], ids=name_of)
+    def test_cloze_predicts_as_it_is_trained(self, config: ModelConfig) -> None:
+        """By filling in a masked event at the end, for which the oldest one makes room (of which only a context or time
+        signals of the event after it tell then)."""
+        network = shared_network(config)
+        rows = [[3, 9], [3, 9, 1, 9, 22]]
+        rows += [[5, 3, 9, 1, 9, 22]] * (config.context is None and config.time is None)
+        for row in rows:
+            known = row[-(LONGEST - 1) :]
+            asked = histories_of([*known, 17])
+            asked.times[:, -1] = ASKED
+            masked = torch.arange(len(known) + 1)[None] == len(known)
+            close(network.last_hidden(histories_of(row)), network.cloze(asked, masked)[:, -1])
 
     @every_network
     def test_every_event_and_its_place_matters(self, config: ModelConfig) -> None:
-        network = network_of(config)
-        scores = network.scores(histories_of([3, 9, 1, 14]))
-        for other in ([5, 9, 1, 14], [3, 9, 1, 15], [9, 3, 1, 14], [9, 1, 14], [3, 9, 1, 14, 14]):
-            assert not torch.allclose(scores, network.scores(histories_of(other)), atol=1e-3), other
+        """Of those that the encoder reads, by what it is."""
+        network = shared_network(config)
+        reads = READS.get(type(config.encoder), LONGEST)
+        if config.context is not None:  # an event's vector holds the category of the one before
+            reads += 1
+        row = [3, 9, 1, 14]
+        scores = network.scores(histories_of(row, users=[4]))
+        others = [[*row[:place], 5, *row[place + 1 :]] for place in range(4)]
+        others += [[9, 3, 1, 14], [3, 1, 9, 14], [3, 9, 14, 1], [9, 1, 14], [3, 9, 1, 14, 14]]
+        for other in others:
+            same = row[-reads:] == other[-reads:]
+            assert alike(scores, network.scores(histories_of(other, users=[4]))) == same, other
 
     @every_network
-    def test_hours_and_categories_matter_and_may_be_absent(self, config: ModelConfig) -> None:
+    def test_known_users_and_unknown_ones_are_answered(self, config: ModelConfig) -> None:
+        """Each by vectors of their own where the encoder has any, else all alike."""
+        network = shared_network(config)
+        users = [0, 1, 2, USERS]
+        scores = network.scores(histories_of(*[[3, 9, 1]] * len(users), users=users))
+        assert scores.isfinite().all()
+        for one, other in ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)):
+            assert alike(scores[one], scores[other]) == (type(config.encoder) not in PERSONAL)
+
+    @every_network
+    def test_hours_and_categories_matter_to_a_context_and_may_be_absent(self, config: ModelConfig) -> None:
         network = network_of(config)
         histories = histories_of(*ROWS)
         scores = network.scores(histories)
-        absent = network.scores(Histories(items=histories.items, hours=torch.zeros_like(histories.hours)))
+        absent = network.scores(Histories.of_items(histories.items))
         assert absent.isfinite().all()
-        assert not torch.allclose(scores, absent, atol=1e-3)
-        network.context.category_of_item.zero_()
-        without = network.scores(histories)
-        assert without.isfinite().all()
-        assert not torch.allclose(scores, without, atol=1e-3)
+        assert alike(scores, absent) == (config.context is None and config.time is None)
+        if network.context is not None:
+            network.context.category_of_item.zero_()
+            without = network.scores(histories)
+            assert without.isfinite().all()
+            assert not alike(scores, without)
 
     @every_network
     def test_gradients_are_finite_and_reach_every_part(self, config: ModelConfig) -> None:
         network = network_of(config).train()
-        histories = histories_of(*ROWS, [0])  # one is empty
+        histories = histories_of(*ROWS, [0], users=[*WHO, 3]).latest(LONGEST)  # one is empty
         with torch.enable_grad():
-            hidden = network.hidden(histories)
-            chosen = histories.latest(LONGEST).present
+            if config.regime == "cloze":
+                chosen = histories.present & (torch.arange(LONGEST) % 2 == 1)
+                hidden = network.cloze(histories, chosen)
+            else:
+                chosen = histories.present
+                hidden = network.hidden(histories)
             targets = torch.arange(int(chosen.sum())) % ITEMS + 1
             full_cross_entropy(hidden[chosen], network.output(), targets).backward()
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
             assert parameter.grad.any(), name
+
+    @every_network
+    def test_an_empty_batch_is_fine(self, config: ModelConfig) -> None:
+        """One of several processes that train together may get nothing of a small batch."""
+        network = network_of(config).train()
+        none = Histories.of_items(torch.zeros(0, 1, dtype=torch.int64))
+        assert network.scores(none).shape == (0, ITEMS)
+        with torch.enable_grad():
+            hidden = network.cloze(none, none.present) if config.regime == "cloze" else network.hidden(none)
+            assert hidden.shape == (0, 1, network.encoder.output_width)
+            hidden.sum().backward()
+        assert not any(parameter.grad.any() for parameter in network.parameters() if parameter.grad is not None)
 
 
 class TestEveryRecommender:

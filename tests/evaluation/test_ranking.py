@@ -15,6 +15,7 @@ from lsan.data.windows import HistoryReader
 from lsan.errors import DataError
 from lsan.evaluation.ranking import LIST_LENGTH, Rankings, expected_ranks, rank_cases
 from lsan.models.histories import Histories
+from lsan.training.batches import training_examples
 
 MakeDataset = Callable[..., Dataset]
 
@@ -24,9 +25,11 @@ class ByLastItem:
 
     def __init__(self, table: Sequence[Sequence[float]]) -> None:
         self.table, self.batches = torch.tensor(table, dtype=torch.float32), list[int]()
+        self.asked = dict[int, int]()
 
     def scores(self, histories: Histories) -> Tensor:
         self.batches.append(len(histories.items))
+        self.asked.update(zip(histories.users.tolist(), histories.items[:, -1].tolist(), strict=True))
         return self.table[histories.items[:, -1]]
 
 
@@ -38,7 +41,7 @@ def rank(
     known_items: np.ndarray | None = None,
     batch_size: int = 256,
 ) -> Rankings:
-    reader = HistoryReader(dataset, 50, hours=False, known_items=known_items)
+    reader = HistoryReader(dataset, 50, timed=False, known_items=known_items)
     return rank_cases(
         scorer, dataset, cases, reader,
         known_items=known_items, device=torch.device("cpu"), lists=True, batch_size=batch_size,
@@ -96,10 +99,24 @@ def test_by_hand(make_dataset: MakeDataset) -> None:
     assert sorted(unseen[2].tolist()) == [0] * 16 + [1, 2, 3, 6]
 
 
+def test_scorers_are_told_who_asks(make_dataset: MakeDataset) -> None:
+    """By the numbers that the users have in training, whoever has no case."""
+    dataset = make_dataset([[1, 2, 3], [1], [2, 2], [3, 4, 1, 2], [4, 3, 2]], items=4)
+    split = leave_one_out(dataset)
+    for cases, expected in ((split.test, {1: 2, 4: 1, 5: 3}), (split.validation, {1: 1, 4: 4, 5: 4})):
+        scorer = ByLastItem([[0, 1, 2, 3]] * 5)
+        rank(scorer, dataset, cases, batch_size=2)
+        assert scorer.asked == expected
+    examples = training_examples(split, "prefix", 5)
+    assert {user: int(dataset.items[stop - 1]) for user, stop in zip(examples.user, examples.stop, strict=True)} == {
+        3: 2, 4: 3,
+    }  # fmt: skip
+
+
 def test_seen_means_the_whole_history_and_not_just_what_is_read(make_dataset: MakeDataset) -> None:
     dataset = make_dataset([[1, 2, 3, 4, 1]], items=4)
     cases = leave_one_out(dataset).test
-    reader = HistoryReader(dataset, 2, hours=False, known_items=None)
+    reader = HistoryReader(dataset, 2, timed=False, known_items=None)
     rankings = rank_cases(
         ByLastItem([[4, 3, 2, 1]] * 5), dataset, cases, reader,
         known_items=None, device=torch.device("cpu"), lists=False,
@@ -135,7 +152,7 @@ def test_nan_is_refused(make_dataset: MakeDataset) -> None:
 
 def test_progress_is_told(make_dataset: MakeDataset) -> None:
     dataset, told = make_dataset([[1, 2, 3]] * 7), list[tuple[int, int]]()
-    reader = HistoryReader(dataset, 5, hours=False, known_items=None)
+    reader = HistoryReader(dataset, 5, timed=False, known_items=None)
     rank_cases(
         ByLastItem([[1, 2, 3]] * 4), dataset, leave_one_out(dataset).test, reader, known_items=None,
         device=torch.device("cpu"), lists=False, batch_size=3, progress=lambda done, total: told.append((done, total)),

@@ -1,11 +1,11 @@
-"""The bootstrap over users."""
+"""The bootstrap over users, of one model and of two on the same cases."""
 
 import time
 
 import numpy as np
 import pytest
 
-from lsan.evaluation.significance import bootstrap_interval
+from lsan.evaluation.significance import bootstrap_interval, paired_bootstrap
 
 
 def column(values: np.ndarray) -> np.ndarray:
@@ -82,3 +82,51 @@ def test_twenty_two_thousand_users_take_seconds_at_most() -> None:
     started = time.process_time()
     bootstrap_interval(values, np.arange(22_363))
     assert time.process_time() - started < 3
+
+
+def test_a_paired_difference_is_the_interval_of_the_differences() -> None:
+    random = np.random.default_rng(0)
+    users = random.integers(0, 60, 300)
+    one, other = random.random((300, 2)), random.random((300, 2))
+    difference = paired_bootstrap(one, other, users)
+    low, high = bootstrap_interval(one - other, users)
+    assert np.array_equal(difference.low, low)
+    assert np.array_equal(difference.high, high)
+    assert difference.mean == pytest.approx(one.mean(axis=0) - other.mean(axis=0))
+
+
+def test_pairing_sees_what_separate_intervals_cannot() -> None:
+    """A constant gain on cases of very different difficulty."""
+    values = column(np.random.default_rng(0).random(200))
+    users = np.arange(200)
+    difference = paired_bootstrap(values + 0.01, values, users)
+    assert (difference.low[0], difference.high[0]) == pytest.approx((0.01, 0.01))
+    assert difference.share[0] == 1
+    assert paired_bootstrap(values, values + 0.01, users).share[0] == 0
+    assert bootstrap_interval(values + 0.01, users)[0] < bootstrap_interval(values, users)[1]
+
+
+def test_a_model_against_itself_is_even() -> None:
+    values = column(np.random.default_rng(0).random(50))
+    difference = paired_bootstrap(values, values, np.arange(50))
+    assert (difference.mean[0], difference.low[0], difference.high[0], difference.share[0]) == (0, 0, 0, 0.5)
+
+
+def test_the_share_is_where_chance_puts_it() -> None:
+    """One user gains 1, one loses 1: two draws give -1, 0, 0 or 1; a user with three cases outweighs one with one."""
+    gain, loss = column(np.array([1, 0])), column(np.array([0, 1]))
+    difference = paired_bootstrap(gain, loss, np.array([0, 1]), resamples=4000)
+    assert difference.share[0] == pytest.approx(0.5, abs=0.03)
+    assert (difference.low[0], difference.high[0]) == (-1, 1)
+    one, other = column(np.array([1, 1, 1, 0])), column(np.array([0, 0, 0, 1]))
+    difference = paired_bootstrap(one, other, np.array([7, 7, 7, 40]), resamples=4000)
+    assert difference.mean[0] == 0.5
+    assert difference.share[0] == pytest.approx(0.75, abs=0.03)  # -1, 0.5, 0.5 or 1
+
+
+def test_the_cases_of_a_user_stay_together_in_pairs_too() -> None:
+    random = np.random.default_rng(0)
+    one, other = random.normal(0.1, 1, (200, 1)), random.normal(0, 1, (200, 1))
+    single = paired_bootstrap(one, other, np.arange(200))
+    many = paired_bootstrap(np.repeat(one, 10, axis=0), np.repeat(other, 10, axis=0), np.repeat(np.arange(200), 10))
+    assert (many.low[0], many.high[0], many.share[0]) == pytest.approx((single.low[0], single.high[0], single.share[0]))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsan.config import ModelConfig
+from lsan.config import ComposedTableConfig, FullTableConfig, HashedTableConfig, TableConfig
 from lsan.data.dataset import Dataset
 from lsan.data.splits import leave_one_out
 from lsan.models.item_tables.composed import complete_radices, modulo_digits
@@ -42,7 +42,7 @@ def test_without_any_pair_the_columns_go_by_popularity() -> None:
 
 @settings(max_examples=80)
 @given(
-    items=st.integers(1, 200), radices=st.lists(st.integers(2, 9), max_size=3), events=st.integers(0, 300),
+    items=st.integers(1, 200), radices=st.lists(st.integers(2, 9), min_size=1, max_size=3), events=st.integers(0, 300),
     seed=st.integers(0, 999),
 )  # fmt: skip
 def test_codes_are_distinct_whatever_the_log(items: int, radices: list[int], events: int, seed: int) -> None:
@@ -62,7 +62,7 @@ def test_held_out_events_do_not_reach_the_codes(make_dataset: MakeDataset, radic
     random = np.random.default_rng(1)
     histories = [random.integers(1, 31, 8).tolist() for _ in range(40)]
     other = [[*history[:-2], *random.integers(1, 31, 2).tolist()] for history in histories]
-    config = ModelConfig(radices=radices)
+    config = ComposedTableConfig(radices=radices)
     numbers = [
         item_numbers(dataset, leave_one_out(dataset), config)
         for dataset in (make_dataset(histories, items=30), make_dataset(other, items=30))
@@ -72,12 +72,13 @@ def test_held_out_events_do_not_reach_the_codes(make_dataset: MakeDataset, radic
 
 def test_the_index_itself_is_the_paper(make_dataset: MakeDataset) -> None:
     dataset = make_dataset([[1, 2, 3, 4]])
-    config = ModelConfig(digits_of="index")
+    config = ComposedTableConfig(digits_of="index")
     assert item_numbers(dataset, leave_one_out(dataset), config).tolist() == [1, 2, 3, 4]
 
 
-def test_one_table_needs_no_search(make_dataset: MakeDataset) -> None:
-    """A full table of a large catalogue: nothing quadratic in V."""
+@pytest.mark.parametrize("config", [FullTableConfig(), HashedTableConfig()])
+def test_tables_without_digits_need_no_search(make_dataset: MakeDataset, config: TableConfig) -> None:
+    """The numbers of a large catalogue: nothing quadratic in V."""
     dataset = make_dataset([[1, 2, 3, 100_000]])
-    numbers = item_numbers(dataset, leave_one_out(dataset), ModelConfig(radices=()))
+    numbers = item_numbers(dataset, leave_one_out(dataset), config)
     assert len(np.unique(numbers)) == 100_000

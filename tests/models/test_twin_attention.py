@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lsan.models.encoders.twin_attention import LightweightConvolution, TwinAttention
+from lsan.models.encoders.twin_attention import LightweightConvolution, TwinAttentionBlock
 
 
 def convolution(*, causal: bool) -> LightweightConvolution:
@@ -58,11 +58,11 @@ def test_the_last_position_alone(causal: bool, window: int, time: int) -> None:
 def test_a_block_equals_loops_over_heads_and_positions() -> None:
     torch.manual_seed(0)
     width, heads, time, head = 6, 2, 4, 3
-    block = TwinAttention(width, heads, 3, causal=False)
+    block = TwinAttentionBlock(width, heads, 3, causal=False)
     x, positions = torch.randn(1, time, width), torch.randn(1, time, width)
     mask = torch.tensor([[[[False, True, True, True]]]])
     placed = (x + positions)[0]
-    query, key, value = (placed @ linear.weight.T for linear in (block.query, block.key, block.value))
+    query, key, value = (placed @ block.attention.qkv.weight.T).split(width, dim=1)
     attended = torch.zeros(time, width)
     for h in range(heads):
         part = slice(h * head, (h + 1) * head)

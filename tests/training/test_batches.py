@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lsan.config import Regime
 from lsan.data.dataset import Dataset
 from lsan.data.splits import leave_one_out, temporal_quantiles
 from lsan.data.windows import HistoryReader
-from lsan.training.batches import GROUP, epoch_batches, read_batch, training_examples
+from lsan.training.batches import GROUP, epoch_batches, padding_share, read_batch, training_examples
 
 MakeDataset = Callable[..., Dataset]
 
@@ -23,8 +24,8 @@ def log(make_dataset: MakeDataset) -> Dataset:
 
 def test_prefix_examples_are_all_prefixes(log: Dataset) -> None:
     examples = training_examples(leave_one_out(log), "prefix", 3)
-    pairs = sorted(zip(examples.start.tolist(), examples.stop.tolist(), strict=True))
-    assert pairs == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (12, 13)]
+    found = sorted(zip(examples.start.tolist(), examples.stop.tolist(), examples.user.tolist(), strict=True))
+    assert found == [(0, 1, 1), (0, 2, 1), (0, 3, 1), (0, 4, 1), (0, 5, 1), (0, 6, 1), (12, 13, 3)]
 
 
 def test_causal_examples_hold_every_target_once(log: Dataset) -> None:
@@ -33,35 +34,89 @@ def test_causal_examples_hold_every_target_once(log: Dataset) -> None:
     assert list(zip(examples.start.tolist(), examples.stop.tolist(), strict=True)) == [(2, 6), (0, 2), (12, 13)]
 
 
-@pytest.mark.parametrize("regime", ["prefix", "causal"])
+def test_cloze_examples_hold_the_events_themselves(log: Dataset) -> None:
+    examples = training_examples(leave_one_out(log), "cloze", 4)
+    # seven events, cut from the end in pieces of four
+    assert list(zip(examples.start.tolist(), examples.stop.tolist(), strict=True)) == [(3, 7), (0, 3), (12, 14)]
+    assert examples.user.tolist() == [1, 1, 3]
+
+
+@pytest.mark.parametrize("regime", ["prefix", "causal", "cloze"])
 @pytest.mark.parametrize("history", [1, 2, 3, 50])
-def test_every_training_event_but_the_first_is_a_target_once(small_shop: Dataset, regime: str, history: int) -> None:
-    assert regime in ("prefix", "causal")
+def test_every_training_event_but_the_first_is_a_target_once(small_shop: Dataset, regime: Regime, history: int) -> None:
+    """In the cloze regime: once it may become one; the first event of a history may, too."""
     for split in (leave_one_out(small_shop), temporal_quantiles(small_shop, validation=0.1, test=0.1)):
-        examples = training_examples(split, "prefix" if regime == "prefix" else "causal", history)
+        examples = training_examples(split, regime, history)
         first = examples.stop - 1 if regime == "prefix" else examples.start
-        targets = [t + 1 for a, b in zip(first, examples.stop, strict=True) for t in range(a, b)]
+        after = 0 if regime == "cloze" else 1
+        targets = [t + after for a, b in zip(first, examples.stop, strict=True) for t in range(a, b)]
         expected = [
             t for a, b in zip(split.train_start, split.train_stop, strict=True) for t in range(int(a) + 1, int(b))
         ]
-        assert sorted(targets) == expected
+        assert len(targets) == len(set(targets))
+        firsts = set(split.train_start.tolist()) if regime == "cloze" else set()
+        assert sorted(set(targets) - firsts) == expected
+        lengths = examples.stop - examples.start
+        assert lengths.min() >= 1
+        assert regime == "prefix" or lengths.max() <= history
+        # every example is of the user whose events it reads
+        assert (split.train_start[examples.user - 1] <= examples.start).all()
+        assert (examples.stop <= split.train_stop[examples.user - 1]).all()
 
 
 def test_a_batch_of_prefixes(log: Dataset) -> None:
     examples = training_examples(leave_one_out(log), "prefix", 3)
-    reader = HistoryReader(log, 3, hours=False, known_items=None)
+    reader = HistoryReader(log, 3, timed=False, known_items=None)
     batch = np.flatnonzero(np.isin(examples.stop, [1, 5]))
     histories, targets = read_batch(reader, log.items, examples, batch, "prefix")
     rows = dict(zip(targets.tolist(), histories.items.tolist(), strict=True))
     assert rows == {2: [0, 0, 1], 6: [3, 4, 5]}
+    assert histories.users.tolist() == [1, 1]
 
 
 def test_a_batch_of_causal_histories(log: Dataset) -> None:
     examples = training_examples(leave_one_out(log), "causal", 4)
-    reader = HistoryReader(log, 4, hours=False, known_items=None)
+    reader = HistoryReader(log, 4, timed=False, known_items=None)
     histories, targets = read_batch(reader, log.items, examples, np.array([0, 1, 2]), "causal")
     assert histories.items.tolist() == [[3, 4, 5, 6], [0, 0, 1, 2], [0, 0, 0, 8]]
     assert targets.tolist() == [[4, 5, 6, 7], [0, 0, 2, 3], [0, 0, 0, 9]]
+    assert histories.users.tolist() == [1, 1, 3]
+
+
+def test_a_batch_of_cloze_histories(log: Dataset) -> None:
+    examples = training_examples(leave_one_out(log), "cloze", 4)
+    reader = HistoryReader(log, 4, timed=False, known_items=None)
+    histories, targets = read_batch(reader, log.items, examples, np.array([2, 0, 1]), "cloze")
+    assert histories.items.tolist() == [[0, 0, 8, 9], [4, 5, 6, 7], [0, 1, 2, 3]]
+    assert targets.tolist() == histories.items.tolist()
+    assert histories.users.tolist() == [3, 1, 1]
+
+
+@pytest.mark.parametrize("regime", ["prefix", "causal", "cloze"])
+def test_the_time_of_asking_is_that_of_the_last_target(small_shop: Dataset, regime: Regime) -> None:
+    """Never that of an event which is held out."""
+    assert small_shop.timestamps is not None
+    split = leave_one_out(small_shop)
+    examples = training_examples(split, regime, 5)
+    reader = HistoryReader(small_shop, 5, timed=True, known_items=None)
+    batch = np.arange(len(examples))
+    histories, _ = read_batch(reader, small_shop.items, examples, batch, regime)
+    if regime == "cloze":
+        assert set(histories.asked.tolist()) == {-1}
+    else:
+        assert (examples.stop < split.train_stop[examples.user - 1]).all()
+        assert histories.asked.tolist() == small_shop.timestamps[examples.stop].tolist()
+    assert (histories.times[:, -1] >= 0).all()
+
+
+@pytest.mark.parametrize("regime", ["prefix", "causal", "cloze"])
+def test_an_empty_batch(log: Dataset, regime: Regime) -> None:
+    """What a process gets of a batch that is smaller than the number of processes."""
+    examples = training_examples(leave_one_out(log), regime, 4)
+    reader = HistoryReader(log, 4, timed=False, known_items=None)
+    histories, targets = read_batch(reader, log.items, examples, np.array([], dtype=np.int64), regime)
+    assert histories.items.shape == (0, 1)
+    assert targets.numel() == 0
 
 
 @settings(max_examples=50)
@@ -87,10 +142,16 @@ def test_little_is_computed_on_padding() -> None:
     random = np.random.default_rng(0)
     lengths = np.minimum(random.geometric(0.08, 30_000), 50)
     batches = epoch_batches(lengths, 256, random)
-    computed = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    assert computed < 1.06 * lengths.sum()
-    shuffled = random.permutation(len(lengths)).reshape(-1, 250)
-    assert sum(batch.size * int(lengths[batch].max()) for batch in shuffled) > 3 * lengths.sum()
+    assert padding_share(lengths, batches) < 0.05
+    shuffled = list(random.permutation(len(lengths)).reshape(-1, 250))
+    assert padding_share(lengths, shuffled) > 0.65
+
+
+def test_padding_by_hand() -> None:
+    lengths = np.array([1, 2, 3, 3, 4])
+    batches = [np.array([1, 0]), np.array([4, 2, 3])]  # 2 x 2 and 3 x 4 positions for 13 events
+    assert padding_share(lengths, batches) == pytest.approx(3 / 16)
+    assert padding_share(lengths, [np.array([n]) for n in range(5)]) == 0
 
 
 EPOCHS, BATCH = 400, 4

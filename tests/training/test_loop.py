@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,18 +16,27 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lsan.config import ModelConfig, Recipe, Regime, TrainingConfig, recipe_to
+from lsan.config import (
+    Bert4RecConfig,
+    ContextConfig,
+    ModelConfig,
+    Recipe,
+    Regime,
+    TrainingConfig,
+    TwinAttentionConfig,
+    recipe_to,
+)
 from lsan.data.dataset import Dataset
 from lsan.data.splits import leave_one_out
 from lsan.data.windows import HistoryReader
 from lsan.errors import DataError
 from lsan.experiment import Observer, resume_run, start_run
 from lsan.models.histories import Histories
-from lsan.models.recommender import Lsan
+from lsan.models.network import Network
 from lsan.runs import CHECKPOINT, METRICS, MODEL, RunHeader
 from lsan.training import loop
 from lsan.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from lsan.training.loop import Hooks, stream, train
+from lsan.training.loop import Hooks, _mask, stream, train
 
 MakeDataset = Callable[..., Dataset]
 
@@ -39,9 +49,20 @@ class InterruptedHereError(Exception):
 
 def recipe_of(regime: Regime, *, epochs: int = 3, patience: int = 5) -> Recipe:
     return Recipe(
-        model=ModelConfig(regime=regime, width=8, history=12, dropout=0.2),
+        model=ModelConfig(
+            regime=regime,
+            width=8,
+            history=12,
+            dropout=0.2,
+            encoder=Bert4RecConfig(mask_share=0.5) if regime == "cloze" else TwinAttentionConfig(),
+            context=None if regime == "cloze" else ContextConfig(),
+        ),
         training=TrainingConfig(
-            batch_size=100 if regime == "prefix" else 16, learning_rate=1e-2, epochs=epochs, patience=patience
+            batch_size=100 if regime == "prefix" else 16,
+            learning_rate=1e-2,
+            epochs=epochs,
+            patience=patience,
+            precision="float32",
         ),
     )
 
@@ -51,9 +72,10 @@ def run_to_the_end(dataset: Dataset, recipe: Recipe, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["prefix", "causal"])
+@pytest.fixture(scope="module", params=["prefix", "causal", "cloze"])
 def regime(request: pytest.FixtureRequest) -> Regime:
-    return "prefix" if request.param == "prefix" else "causal"
+    regime: Regime = request.param
+    return regime
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +97,12 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert finished[0] | {"seconds": 0} == finished[1] | {"seconds": 0}
 
 
-def test_it_learns(uninterrupted: Path) -> None:
+def test_it_learns(uninterrupted: Path, regime: Regime) -> None:
     lines = records(uninterrupted)
     losses = [line["loss"] for line in lines]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] < np.log(60) + 0.3
-    assert losses[-1] < losses[0] - 0.1
+    assert losses[-1] < losses[0] - (0.05 if regime == "cloze" else 0.1)  # half of the history is masked
 
 
 def test_metrics_are_json_lines(uninterrupted: Path) -> None:
@@ -168,21 +190,19 @@ def test_twice_interrupted_at_the_worst_moments(
 def test_a_killed_process_is_resumed_by_another(small_shop: Dataset, tmp_path: Path, name: str) -> None:
     """`lsan train` dies of a real signal in the second epoch; `lsan train --resume` finishes its work."""
     recipe = recipe_of("causal")
-    (tmp_path / "recipe.toml").write_text(
-        "[model]\n" + toml(recipe_to(recipe)["model"]) + "[training]\n" + toml(recipe_to(recipe)["training"])
-    )
+    (tmp_path / "recipe.toml").write_text(toml(recipe_to(recipe)))
     program = f"""
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
 from lsan.cli import main
 from lsan.training import loop
-loop.CHECKPOINT_SECONDS, steps, step = -1.0, [], loop._step
+loop.CHECKPOINT_SECONDS, steps, step = -1.0, [], loop._update
 def step_or_die(*arguments):
     steps.append(1)
     if len(steps) == 16:
         os.kill(os.getpid(), signal.{name})
     return step(*arguments)
-loop._step = step_or_die
+loop._update = step_or_die
 sys.exit(main(sys.argv[1:]))
 """
     folder = tmp_path / "run"
@@ -214,8 +234,14 @@ sys.exit(main(sys.argv[1:]))
     assert_same_run(folder, run_to_the_end(small_shop, recipe, tmp_path / "uninterrupted"))
 
 
-def toml(table: dict[str, object]) -> str:
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+def toml(table: dict[str, Any], name: str = "") -> str:
+    """As much of TOML as a recipe needs."""
+    tables = {key: value for key, value in table.items() if isinstance(value, dict)}
+    lines = [
+        f"{key} = {json.dumps(value)}\n" for key, value in table.items() if key not in tables and value is not None
+    ]
+    heads = [f"[{name}{key}]\n{toml(value, f'{name}{key}.')}" for key, value in tables.items()]
+    return "".join(lines + heads)
 
 
 class Scripted:
@@ -224,7 +250,7 @@ class Scripted:
     def __init__(self, *figures: float) -> None:
         self.figures, self.kept, self.history = list(figures), list[int](), list[dict[str, float]]()
 
-    def validate(self, network: Lsan) -> dict[str, float]:
+    def validate(self, network: Network) -> dict[str, float]:
         assert not network.training
         return {"nDCG@10": self.figures[len(self.history)]}
 
@@ -240,19 +266,19 @@ class Scripted:
         )
 
 
+def untrained(recipe: Recipe, dataset: Dataset) -> Network:
+    items = len(dataset.catalogue)
+    categories, popularity = torch.zeros(items + 1, dtype=torch.int32), torch.zeros(items, dtype=torch.int64)
+    return Network(recipe.model, categories, popularity, torch.arange(items), dataset.users)
+
+
 def train_scripted(
-    dataset: Dataset, recipe: Recipe, folder: Path, script: Scripted, network: Lsan | None = None
+    dataset: Dataset, recipe: Recipe, folder: Path, script: Scripted, network: Network | None = None
 ) -> Progress:
     split = leave_one_out(dataset)
-    items = len(dataset.catalogue)
-    network = network or Lsan(
-        recipe.model,
-        torch.zeros(items + 1, dtype=torch.int32),
-        torch.zeros(items, dtype=torch.int64),
-        torch.arange(items),
-    )
+    network = network or untrained(recipe, dataset)
     return train(
-        network, dataset, split, HistoryReader(dataset, recipe.model.history, hours=False, known_items=None),
+        network, dataset, split, HistoryReader(dataset, recipe.model.history, timed=False, known_items=None),
         recipe, device=CPU, checkpoint=folder / "checkpoint", hooks=script.hooks(),
     )  # fmt: skip
 
@@ -286,14 +312,14 @@ def test_the_recorded_loss_is_the_mean_over_targets(make_dataset: MakeDataset, t
         model=msgspec.structs.replace(recipe.model, dropout=0.0),
         training=msgspec.structs.replace(recipe.training, batch_size=3, learning_rate=1e-12, weight_decay=0.0),
     )
-    network = Lsan(recipe.model, torch.zeros(6, dtype=torch.int32), torch.zeros(5, dtype=torch.int64), torch.arange(5))
+    network = untrained(recipe, dataset)
     split = leave_one_out(dataset)
     losses = []
     for start, stop in zip(split.train_start, split.train_stop, strict=True):
         for target in range(int(start) + 1, int(stop)):
             prefix = torch.from_numpy(dataset.items[int(start) : target].astype(np.int64))[None]
             with torch.no_grad():
-                scores = network.eval().scores(Histories(items=prefix, hours=torch.zeros_like(prefix)))
+                scores = network.eval().scores(Histories.of_items(prefix))
             losses.append(-scores[0].log_softmax(0)[int(dataset.items[target]) - 1].item())
     assert len(losses) == 7
     script = Scripted(0.5)
@@ -304,7 +330,7 @@ def test_the_recorded_loss_is_the_mean_over_targets(make_dataset: MakeDataset, t
 def test_a_loss_that_explodes_is_named(make_dataset: MakeDataset, tmp_path: Path) -> None:
     dataset = make_dataset([[1, 2, 3, 4]] * 40)
     recipe = Recipe(
-        model=ModelConfig(regime="causal", width=8, residual=False),
+        model=ModelConfig(regime="causal", width=8, encoder=TwinAttentionConfig(residual=False)),
         training=TrainingConfig(learning_rate=1e30, batch_size=2),
     )
     with pytest.raises(DataError, match=r"lower training\.learning_rate"):
@@ -315,11 +341,26 @@ def test_weights_that_explode_in_the_only_step_are_named(make_dataset: MakeDatas
     """The loss of an epoch's last step is taken before its update, so validation is what meets the result."""
     dataset = make_dataset([[1, 2, 3, 4, 5]] * 4)
     recipe = Recipe(
-        model=ModelConfig(regime="causal", width=8, residual=False),
+        model=ModelConfig(regime="causal", width=8, encoder=TwinAttentionConfig(residual=False)),
         training=TrainingConfig(learning_rate=1e30, batch_size=100),
     )
     with pytest.raises(DataError, match="not a number"):
         start_run(dataset, recipe, tmp_path / "run", device=CPU, observer=Observer())
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_the_share_of_events_that_is_masked(share: float) -> None:
+    torch.manual_seed(0)
+    present = torch.arange(50) >= torch.randint(0, 50, (2000, 1))
+    masked = _mask(present, share)
+    assert not (masked & ~present).any()
+    assert masked.any(1).all()  # every history has something to guess
+    events = present.sum(1)
+    expected = share * events + (1 - share) ** events  # and the last one where chance chose none
+    assert float(masked.sum()) == pytest.approx(float(expected.sum()), rel=0.03)
+    rare = _mask(present, 1e-9)
+    assert torch.equal(rare.sum(1), torch.ones(2000, dtype=torch.int64))
+    assert rare[:, -1].all()
 
 
 def test_named_streams() -> None:
@@ -339,7 +380,7 @@ def test_the_average_by_hand(make_dataset: MakeDataset, tmp_path: Path, averagin
     recipe = recipe_of("prefix", epochs=1)
     training = msgspec.structs.replace(recipe.training, batch_size=3, averaging=averaging)
     recipe = msgspec.structs.replace(recipe, training=training)
-    network = Lsan(recipe.model, torch.zeros(6, dtype=torch.int32), torch.zeros(5, dtype=torch.int64), torch.arange(5))
+    network = untrained(recipe, dataset)
     weights = [network.table.weight.detach().clone()]
     kept = list[torch.Tensor]()
     hooks = Hooks(
@@ -348,7 +389,7 @@ def test_the_average_by_hand(make_dataset: MakeDataset, tmp_path: Path, averagin
         record=lambda _: None,
         step=lambda *_: weights.append(network.table.weight.detach().clone()),
     )
-    reader = HistoryReader(dataset, recipe.model.history, hours=False, known_items=None)
+    reader = HistoryReader(dataset, recipe.model.history, timed=False, known_items=None)
     train(
         network, dataset, leave_one_out(dataset), reader, recipe, device=CPU, checkpoint=tmp_path / "c", hooks=hooks
     )  # fmt: skip

@@ -21,15 +21,16 @@ from rich.table import Table
 
 from lsan.errors import ConfigError
 from lsan.experiment import Device, Observer, choose_device
+from lsan.training.parallel import worker
 
-_NO_TERMINAL_WIDTH = 160
+_WIDE = 160
 
 
-def console() -> Console:
-    """Standard output; wide where it is not a terminal, so that nothing is cut in a file or a pipe."""
-    return Console(
-        width=None if sys.stdout.isatty() else _NO_TERMINAL_WIDTH, highlight=False, markup=False, emoji=False
-    )
+def console(*, wide: bool = False) -> Console:
+    """Standard output; wide where it is not a terminal, so that nothing is cut in a file or a pipe, or where that is
+    asked for: a narrow terminal then wraps long lines."""
+    width = max(Console().width, _WIDE) if wide else None if sys.stdout.isatty() else _WIDE
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def readable(text: str) -> str:
@@ -69,7 +70,7 @@ def use_device(args: argparse.Namespace) -> torch.device:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress_display() -> Iterator[Progress]:
     """A progress display on standard error; silent where that is not a terminal."""
     columns = (
         TextColumn("{task.description}"),
@@ -86,8 +87,11 @@ def _progress() -> Iterator[Progress]:
 @contextmanager
 def training_observer(epochs: int, folder: Path) -> Iterator[Observer]:
     """Shows each epoch's progress and prints a line when it is done. The ETA of the whole is for all `epochs`; early
-    stopping may end it sooner."""
-    with _progress() as progress:
+    stopping may end it sooner. Where several processes train together, only the first one reports."""
+    if worker() > 0:
+        yield Observer()
+        return
+    with progress_display() as progress:
         whole = progress.add_task(f"at most {epochs} epochs", total=float(epochs))
         current = progress.add_task("epoch")
 
@@ -113,7 +117,7 @@ def training_observer(epochs: int, folder: Path) -> Iterator[Observer]:
 @contextmanager
 def ranking_progress() -> Iterator["Ticker"]:
     """Shows how many cases are ranked."""
-    with _progress() as progress:
+    with progress_display() as progress:
         yield Ticker(progress)
 
 

@@ -13,7 +13,7 @@ from lsan.cli.console import add_device_arguments, console, plain_table, ranking
 from lsan.cli.describe import parts_table
 from lsan.cli.prepare import summary_lines
 from lsan.cli.recommend import recommendations_table
-from lsan.config import ModelConfig, Recipe, TrainingConfig
+from lsan.config import ContextConfig, ModelConfig, Recipe, TrainingConfig, TwinAttentionConfig
 from lsan.data.dataset import Dataset
 from lsan.data.prepare import prepare_dataset
 from lsan.data.simulate import ShopConfig, simulate_shop
@@ -22,7 +22,7 @@ from lsan.evaluation.ranking import Scorer
 from lsan.evaluation.report import Report
 from lsan.experiment import evaluate, load_for_evaluation, start_run
 from lsan.files import refuse_existing
-from lsan.models.baselines import Markov, Popularity, training_popularity
+from lsan.models.baselines import Markov, Popularity
 from lsan.recommender import Recommender
 from lsan.runs import MODEL
 
@@ -30,8 +30,8 @@ from lsan.runs import MODEL
 #: kinds and styles of this shop apart (docs/log.md).
 RECIPE = Recipe(
     description="LSAN on the simulated shop",
-    model=ModelConfig(regime="causal", radices=(), width=64, dropout=0.2),
-    training=TrainingConfig(batch_size=32, learning_rate=3e-3, epochs=24),
+    model=ModelConfig(regime="causal", width=64, dropout=0.2, context=ContextConfig(), encoder=TwinAttentionConfig()),
+    training=TrainingConfig(batch_size=32, learning_rate=3e-3, weight_decay=1e-5, epochs=24, patience=3),
 )
 
 #: A file that tells that a folder was made here and may be replaced.
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     run, dataset, split = load_for_evaluation(folder / "run", dataset, device=device)
     reports = {}
     scorers: dict[str, Scorer] = {
-        "popularity": Popularity(training_popularity(dataset, split).to(device)),
+        "popularity": Popularity(dataset, split),
         "Markov chain": Markov(dataset, split),
         "LSAN (one full table)": run.network,
     }

@@ -7,7 +7,7 @@ import torch
 from rich.table import Table
 
 from lsan.cli.console import console, plain_table, readable
-from lsan.models.recommender import Lsan
+from lsan.models.network import Network
 from lsan.runs import MODEL, load_run
 
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     out.print(f"{MODEL}: {(args.folder / MODEL).stat().st_size:,} bytes on disk; ids and titles are in catalogue.json")
 
 
-def parts_table(network: Lsan) -> Table:
+def parts_table(network: Network) -> Table:
     """Every tensor that is saved: name, shape, dtype, numbers and bytes; then the totals."""
     parameters = {name for name, _ in network.named_parameters()}
     table = plain_table("part", "shape", "dtype", "numbers", "bytes")

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     at = None if args.at is None else parse_time(args.at)
     use_device(args)
     recommender = Recommender.load(args.folder, device=args.device)
-    if at is not None and not recommender.run.header.hours:
+    if at is not None and not recommender.run.header.timed:
         print("note: this model was trained on data without times of day; --at changes nothing", file=sys.stderr)
     exclude_seen = False if args.include_seen else True if args.exclude_seen else None
     history = args.history if args.history_file is None else read_history(args.history_file)

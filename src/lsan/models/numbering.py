@@ -14,10 +14,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from lsan.config import ModelConfig
+from lsan.config import ComposedTableConfig, TableConfig
 from lsan.data.dataset import Dataset
 from lsan.data.splits import Split
-from lsan.models.baselines import training_events
+from lsan.models.events import training_events
 from lsan.models.item_tables.composed import complete_radices
 
 IntArray = npt.NDArray[np.int64]
@@ -26,12 +26,12 @@ IntArray = npt.NDArray[np.int64]
 NEAR = 3
 
 
-def item_numbers(dataset: Dataset, split: Split, config: ModelConfig) -> IntArray:
+def item_numbers(dataset: Dataset, split: Split, config: TableConfig) -> IntArray:
     """A distinct number in 0..prod(m_n) for each item 1..V (entry v - 1)."""
     items = len(dataset.catalogue)
-    radices = complete_radices(config.radices, items)
-    if config.digits_of == "index" or len(radices) == 1:
+    if not isinstance(config, ComposedTableConfig) or config.digits_of == "index":
         return np.arange(1, items + 1)
+    radices = complete_radices(config.radices, items)
     users, events = training_events(dataset, split)
     return cooccurrence_numbers(users, events, items, radices[0])
 

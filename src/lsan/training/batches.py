@@ -1,10 +1,12 @@
 """Training examples in shuffled batches of similar length, so that little is computed on padding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from lsan.config import Regime
 from lsan.data.splits import Split
@@ -18,13 +20,15 @@ GROUP = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """What one epoch goes through: in the prefix regime a prefix and the event after it, in the causal one a history
-    whose every event but the first is a target."""
+    """What one epoch goes through. Prefix regime: a prefix and the event after it. Causal: a history whose every event
+    has the one after it as target. Cloze: a history, some of whose own events become targets."""
 
+    user: IntArray
+    """User number 1..U. Shape [examples]."""
     start: IntArray
     """First event read. Shape [examples]."""
     stop: IntArray
-    """One past the last event read; event `stop` is the last target. Shape [examples]."""
+    """One past the last event read; but for cloze, event `stop` is the last target. Shape [examples]."""
 
     def __len__(self) -> int:
         return len(self.stop)
@@ -33,7 +37,8 @@ class Examples:
 def training_examples(split: Split, regime: Regime, history: int) -> Examples:
     """All examples of the training part. Users with fewer than two training events give none.
 
-    Causal: a user with more than `history` targets gives several examples, cut from the latest event backwards.
+    Causal and cloze: a user with more than `history` targets gives several examples, cut from the latest event
+    backwards.
     """
     start, stop = split.train_start, split.train_stop
     targets = np.maximum(stop - start - 1, 0)
@@ -41,9 +46,9 @@ def training_examples(split: Split, regime: Regime, history: int) -> Examples:
     pieces = -(-targets // stride)
     user = np.repeat(np.arange(len(start)), pieces)
     back = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    last = stop[user] - 1 - back * stride
+    last = stop[user] - (regime != "cloze") - back * stride
     first = start[user] if regime == "prefix" else np.maximum(start[user], last - stride)
-    return Examples(start=first, stop=last)
+    return Examples(user=user + 1, start=first, stop=last)
 
 
 def epoch_batches(lengths: IntArray, batch_size: int, random: np.random.Generator) -> list[IntArray]:
@@ -60,11 +65,20 @@ def epoch_batches(lengths: IntArray, batch_size: int, random: np.random.Generato
 
 def read_batch(
     reader: HistoryReader, items: npt.NDArray[np.int32], examples: Examples, batch: IntArray, regime: Regime
-) -> tuple[Histories, torch.Tensor]:
-    """Histories of a batch and their targets: [batch] in the prefix regime, [batch, time] (0 = none) in the causal."""
+) -> tuple[Histories, Int[Tensor, "batch time"] | Int[Tensor, " batch"]]:
+    """Histories of a batch and their targets: [batch] in the prefix regime, else [batch, time] with 0 = none. In the
+    cloze regime every event is its own target, and which of them are masked is drawn later; when the event after was is
+    unknown there, as that one may be held out, or another user's."""
     start, stop = examples.start[batch], examples.stop[batch]
-    histories = Histories.of(*reader.read(start, stop))
+    histories = Histories.of(reader.read(start, stop), examples.user[batch])
     if regime == "prefix":
         return histories, torch.from_numpy(items[stop].astype(np.int64))
-    following, _ = reader.read(start + 1, stop + 1)
-    return histories, torch.from_numpy(following)
+    if regime == "cloze":
+        return replace(histories, asked=torch.full_like(histories.asked, -1)), histories.items
+    return histories, torch.from_numpy(reader.read(start + 1, stop + 1).items)
+
+
+def padding_share(lengths: IntArray, batches: list[IntArray]) -> float:
+    """Share of the positions of all batches that are padding."""
+    computed = sum(int(lengths[batch].max(initial=0)) * len(batch) for batch in batches)
+    return 1 - int(lengths.sum()) / computed

@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lsan.config import Recipe
+from lsan.config import Bert4RecConfig, Recipe
 from lsan.data.dataset import Dataset
 from lsan.data.splits import Split
 from lsan.data.windows import HistoryReader
-from lsan.errors import DataError
+from lsan.errors import DivergenceError
 from lsan.models.histories import Histories
-from lsan.models.recommender import Lsan
+from lsan.models.network import Network
 from lsan.training.batches import epoch_batches, read_batch, training_examples
 from lsan.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from lsan.training.losses import full_cross_entropy
+from lsan.training.losses import Loss, make_loss, native_precision
+from lsan.training.memory import keep_freed_memory
+from lsan.training.parallel import add_over_workers, from_first_worker, worker, workers
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +40,9 @@ def stream(seed: int, *names: str | int) -> int:
 class Hooks:
     """What the loop calls out to. It prints nothing and knows nothing of evaluation."""
 
-    validate: Callable[[Lsan], dict[str, float]]
+    validate: Callable[[Network], dict[str, float]]
     """Validation metrics of a network; "nDCG@10" is the one that training stops on."""
-    keep: Callable[[Lsan], None]
+    keep: Callable[[Network], None]
     """Called with the network after each epoch that is the best so far."""
     record: Callable[[list[dict[str, float]]], None]
     """Called after each epoch with the records of all epochs so far."""
@@ -49,7 +51,7 @@ class Hooks:
 
 
 def train(
-    network: Lsan,
+    network: Network,
     dataset: Dataset,
     split: Split,
     reader: HistoryReader,
@@ -68,11 +70,15 @@ def train(
     for bit on the CPU with the same number of threads.
 
     Raises:
-        DataError: when the loss becomes NaN or infinite, or the checkpoint is damaged.
+        DivergenceError: when the loss becomes NaN or infinite.
+        DataError: when the checkpoint is damaged.
     """
-    settings, seed = recipe.training, recipe.seed
-    examples = training_examples(split, recipe.model.regime, recipe.model.history)
+    keep_freed_memory()
+    settings, seed, regime = recipe.training, recipe.seed, recipe.model.regime
+    examples = training_examples(split, regime, recipe.model.history)
     lengths = reader.lengths(examples.start, examples.stop)
+    precision = native_precision(settings.precision, device)
+    loss_of = make_loss(settings.loss, network.popularity, precision)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -84,13 +90,15 @@ def train(
         batches = epoch_batches(lengths, settings.batch_size, order)
         network.train()
         while progress.step < len(batches):
-            torch.manual_seed(stream(seed, "dropout", progress.epoch, progress.step))
-            histories, targets = read_batch(
-                reader, dataset.items, examples, batches[progress.step], recipe.model.regime
-            )
-            loss, count = _step(network, optimizer, histories.to(device), targets.to(device))
+            share = batches[progress.step][worker() :: workers()]
+            torch.manual_seed(stream(seed, "dropout", progress.epoch, progress.step, *[worker()] * (worker() > 0)))
+            histories, targets = read_batch(reader, dataset.items, examples, share, regime)
+            low = device.type == "cuda" and precision == torch.bfloat16
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=low):
+                hidden, targets = _predictions(network, histories.to(device), targets.to(device))
+            loss, count = _update(network, optimizer, loss_of, hidden.float(), targets)
             if not np.isfinite(loss):
-                raise DataError(
+                raise DivergenceError(
                     f"the loss became {loss} in epoch {progress.epoch + 1}, step {progress.step + 1}: "
                     "lower training.learning_rate"
                 )
@@ -104,42 +112,75 @@ def train(
             hooks.step(progress.epoch, progress.step, len(batches))
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 progress.seconds = time.monotonic() - started
-                save_checkpoint(checkpoint, network, average, optimizer, progress)
+                _save(checkpoint, network, average, optimizer, progress)
                 saved = time.monotonic()
-        metrics = hooks.validate(average)
+        metrics = hooks.validate(average) if worker() == 0 else {"nDCG@10": 0.0}
+        figure = from_first_worker(metrics["nDCG@10"], device)
         progress.epoch += 1
-        if metrics["nDCG@10"] > progress.best:
-            progress.best, progress.best_epoch = metrics["nDCG@10"], progress.epoch
+        better = figure > progress.best
+        if better:
+            progress.best, progress.best_epoch = figure, progress.epoch
+        if better and worker() == 0:
             hooks.keep(average)
         progress.seconds = time.monotonic() - started
         progress.history.append(
             {
                 "epoch": progress.epoch,
-                "loss": progress.loss_sum / progress.targets,
+                "loss": progress.loss_sum / max(1, progress.targets),
                 **{f"validation {name}": value for name, value in metrics.items()},
                 "seconds": round(progress.seconds, 1),
             }
         )
-        hooks.record(progress.history)
+        if worker() == 0:
+            hooks.record(progress.history)
         progress.step, progress.loss_sum, progress.targets = 0, 0.0, 0
-        save_checkpoint(checkpoint, network, average, optimizer, progress)
+        _save(checkpoint, network, average, optimizer, progress)
         saved = time.monotonic()
     return progress
 
 
-def _step(
-    network: Lsan, optimizer: torch.optim.Optimizer, histories: Histories, targets: torch.Tensor
+def _save(
+    checkpoint: Path, network: Network, average: Network, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Worker 0 writes, when its own clock says so; the others wait for it in the next step."""
+    if worker() == 0:
+        save_checkpoint(checkpoint, network, average, optimizer, progress)
+
+
+def _predictions(network: Network, histories: Histories, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden vectors [positions, width] and what they should rank first [positions], padding left out."""
+    if targets.dim() == 1:
+        return network.last_hidden(histories), targets
+    if isinstance(network.config.encoder, Bert4RecConfig):
+        chosen = _mask(histories.present, network.config.encoder.mask_share)
+        return network.cloze(histories, chosen)[chosen], targets[chosen]
+    chosen = targets > 0
+    return network.hidden(histories)[chosen], targets[chosen]
+
+
+def _mask(present: torch.Tensor, share: float) -> torch.Tensor:
+    """Which events are hidden in the cloze regime: each with probability `share`, and the last where none is, as that
+    is what prediction asks for (Sun et al. 2019, section 3.6)."""
+    masked = present & (torch.rand(present.shape, device=present.device) < share)
+    masked[:, -1] |= ~masked.any(1)
+    return masked
+
+
+def _update(
+    network: Network, optimizer: torch.optim.Optimizer, loss_of: Loss, hidden: torch.Tensor, targets: torch.Tensor
 ) -> tuple[float, int]:
-    """One update. Returns the mean loss and the number of targets. The encoder runs in bfloat16 on CUDA, the loss and
-    the weights stay in float32."""
-    with torch.autocast(targets.device.type, dtype=torch.bfloat16, enabled=targets.device.type == "cuda"):
-        if targets.dim() == 1:
-            hidden = network.last_hidden(histories)
-        else:
-            chosen = targets > 0
-            hidden, targets = network.hidden(histories)[chosen], targets[chosen]
-    loss = full_cross_entropy(hidden.float(), network.output(), targets)
+    """One update. Returns the mean loss and the number of targets, over all workers."""
+    count = torch.tensor([float(len(targets))], device=hidden.device)
+    add_over_workers([count])
     optimizer.zero_grad()
+    loss = loss_of(hidden, network.output(), targets) * (len(targets) / count[0]) if len(targets) else hidden.sum()
     loss.backward()
+    total = loss.detach()
+    if workers() > 1:
+        gradients = []
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            gradients.append(parameter.grad)
+        add_over_workers([total, *gradients])
     optimizer.step()
-    return loss.item(), len(targets)
+    return total.item(), int(count)

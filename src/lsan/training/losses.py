@@ -1,63 +1,283 @@
-"""Cross-entropy over the whole catalogue, in blocks, without ever holding a logit for every position and item."""
+"""What training minimises: exact cross-entropy over the whole catalogue, or a loss over sampled negatives."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
+from lsan.config import BprConfig, CrossEntropyConfig, GbceConfig, LossConfig, SampledSoftmaxConfig
 from lsan.models.item_tables import Codes, OutputFactors
 
-#: Numbers in one block of logits. On the CPU 3 MB of float32, which stays in the cache; on CUDA enough to fill it.
-#: A block has at least 32 positions, so that products with a very large table stay products of matrices.
-_BLOCK = {"cpu": 800_000, "cuda": 64_000_000}
+#: Mean loss of hidden vectors [positions, width], scored by output factors, and target items [positions] in 1..V.
+Loss = Callable[[Tensor, OutputFactors, Tensor], Tensor]
+
+#: Numbers in a block of scores, by device and whether they are bfloat16. Measured on the CPU; enough to fill CUDA.
+_BLOCK = {
+    ("cpu", False): 1_600_000,
+    ("cpu", True): 3_000_000,
+    ("cuda", False): 64_000_000,
+    ("cuda", True): 64_000_000,
+}
+
+#: A block has at least 64 positions, or else its products are slow, unless these are more numbers than 512 MiB hold.
+_POSITIONS, _LIMIT = 64, 2**27
+
+#: With biases in (-60, 0] and every position's sum of exponentials in exp(-60) .. exp(60), which is 10**26, no product
+#: or quotient of them that counts leaves the range of float32 and bfloat16, 10**-38 .. 10**38.
+_REACH = 60.0
 
 
-class _BlockedCrossEntropy(torch.autograd.Function):
-    """Forms the gradients in the forward pass, block by block, while a block's probabilities are in the cache."""
+def native_precision(setting: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
+    """The precision of products that `training.precision` asks for on a device.
+
+    auto: bfloat16 on CUDA from compute capability 8.0 on and on x86 processors with AVX512-BF16, where the
+    cross-entropy takes half the time. PyTorch's own test (`torch.ops.mkldnn._is_mkldnn_bf16_supported`) is also true
+    for AVX-512 without it, which emulates such products.
+    """
+    if setting != "auto":
+        return torch.float32 if setting == "float32" else torch.bfloat16
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # private to PyTorch, so it may go
+        avx512_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        native = device.type == "cpu" and torch.backends.mkldnn.is_available() and avx512_bf16()
+    return torch.bfloat16 if native else torch.float32
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Mean over positions of `log(exp(own) + sum_v exp(score(v))) - own`, where `own` [positions] is the score of each
+    position's target. The pairs (item, position) in `hits` [2, pairs], ascending in positions, are not in the sum: that
+    item is the target.
+
+    The gradients are formed in the forward pass, block by block, while a block's exponentials are in the cache.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, codes: Codes | None) -> Tensor:
-        positions, items = len(hidden), len(bias)
-        grad_hidden, grad_weight, grad_bias = (
-            torch.empty_like(hidden),
-            torch.zeros_like(weight),
-            torch.zeros_like(bias),
-        )
-        total = hidden.new_zeros((), dtype=torch.float64)
-        step = max(32, _BLOCK[hidden.device.type] // items)
-        for start in range(0, positions, step):
-            block, target = hidden[start : start + step], targets[start : start + step]
-            column = torch.arange(len(block), device=hidden.device)
-            rows = weight @ block.T  # [rows, block]: transposed, so that a code selects a contiguous row
-            logits = rows if codes is None else codes.spread(rows)
-            logits += bias[:, None]
-            top = logits.amax(0)
-            chosen = logits[target, column] - top
-            mass = logits.sub_(top).exp_().sum(0)
-            total += (mass.log() - chosen).sum(dtype=torch.float64)
-            logits.div_(mass * positions)  # now the gradient of the mean loss, but for the target's -1
-            logits[target, column] -= 1 / positions
-            grad_bias += logits.sum(1)
-            grad_rows = logits if codes is None else codes.collect(logits)
-            torch.mm(grad_rows.T, weight, out=grad_hidden[start : start + step])
-            grad_weight.addmm_(grad_rows, block)
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
-        return (total / positions).to(hidden.dtype)
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        own: Tensor,
+        hits: Tensor,
+        codes: Codes | None,
+        precision: torch.dtype,
+    ) -> Tensor:
+        bias, own = bias - bias.amax(), own - bias.amax()  # the loss stays as it is
+        problem = (hidden, weight, bias, own, hits, codes)
+        dtype = precision if precision == torch.bfloat16 else hidden.dtype
+        loss, in_reach, *gradients = _blocked(*problem, dtype, shifted=False)
+        if not in_reach:  # or not a number
+            loss, _, *gradients = _blocked(*problem, hidden.dtype, shifted=True)
+        ctx.save_for_backward(*gradients)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(saved * grads[0] for saved in ctx.saved_tensors), None, None)
+        return (*(saved * grads[0] for saved in ctx.saved_tensors), None, None, None)
+
+
+def _blocked(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    own: Tensor,
+    hits: Tensor,
+    codes: Codes | None,
+    dtype: torch.dtype,
+    *,
+    shifted: bool,
+) -> tuple[Tensor, ...]:
+    """The loss, whether it can be trusted, and the gradients by `hidden`, `weight`, `bias` and `own`.
+
+    `shifted` takes each position's highest score from all its scores before the exponentials: always to be trusted.
+    Otherwise the exponentials are the only pass over a block, as the bias is a factor of what they are multiplied by:
+    `exp(w . h + b) = exp(w . h) exp(b)`.
+    """
+    positions, items, rows = len(hidden), len(bias), len(weight)
+    factor = torch.ones_like(bias) if shifted else bias.exp()
+    factors = factor.to(dtype)[None]  # [1, items]
+    left = weight.to(dtype)
+    right = (weight * factor[:, None] if codes is None else weight).to(dtype).T.contiguous()  # [width, rows]
+
+    total, in_reach = hidden.new_zeros((), dtype=torch.float64), bias.amin() >= -_REACH
+    grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+    grad_bias, grad_own = torch.zeros_like(bias), torch.empty_like(own)
+    numbers = _BLOCK[hidden.device.type, dtype == torch.bfloat16]
+    step = max(numbers // items, min(_POSITIONS, _LIMIT // items), 1)
+    scratch = left.new_empty(rows * min(step, positions))
+    product = None if dtype == weight.dtype else torch.empty_like(left)
+    starts = torch.arange(0, positions, step, device=hidden.device)
+    pairs = hits.tensor_split(torch.searchsorted(hits[1].contiguous(), starts[1:]).cpu(), dim=1)
+    for start, (hit, position) in zip(range(0, positions, step), pairs, strict=True):
+        here = slice(start, start + step)
+        block, margin = hidden[here], own[here]
+        # [rows, block], transposed: a code then selects a contiguous row
+        scores = torch.mm(left, block.to(dtype).T, out=scratch[: rows * len(block)].view(rows, len(block)))
+        scores = scores if codes is None else codes.spread(scores)
+        if shifted:
+            scores += bias[:, None]
+            highest = torch.maximum(scores.amax(0), margin)
+            scores -= highest
+            margin = margin - highest
+        scores.exp_()[hit, position - start] = 0
+        others = (factors @ scores)[0].to(hidden.dtype)
+        mass = others + margin.exp()
+        log_mass = mass.log()
+        total += (log_mass - margin).sum(dtype=torch.float64)
+        in_reach &= log_mass.abs().amax() <= _REACH
+        share = 1 / (mass * positions)
+        collected = scores if codes is None else codes.collect(scores, factors[0])
+        grad_hidden[here] = ((right @ collected) * share).T
+        scaled = (block * share[:, None]).to(dtype)
+        if product is None:
+            grad_weight.addmm_(collected, scaled)
+        else:
+            grad_weight += torch.mm(collected, scaled, out=product)
+        grad_bias += (scores @ share.to(dtype)[:, None])[:, 0]
+        grad_own[here] = -others * share
+    grad_bias *= factor
+    if codes is None:
+        grad_weight *= factor[:, None]
+    return (total / positions).to(hidden.dtype), in_reach, grad_hidden, grad_weight, grad_bias, grad_own
+
+
+_cross_entropy: Callable[..., Tensor] = _CrossEntropy.apply
 
 
 def full_cross_entropy(
-    hidden: Float[Tensor, "positions width"], output: OutputFactors, targets: Int[Tensor, " positions"]
+    hidden: Float[Tensor, "positions width"],
+    output: OutputFactors,
+    targets: Int[Tensor, " positions"],
+    *,
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    precision: torch.dtype = torch.float32,
 ) -> Float[Tensor, ""]:
-    """Mean over positions of `logsumexp_v score(v) - score(target)` (equation 9 of docs/model.md); exact, in the memory
-    of one block of logits.
+    """Mean over positions of `logsumexp_v s(v) - (1 - e) s(target) - e mean_v s(v)`, with `s = score / temperature` and
+    `e = label_smoothing` (equation 9 of docs/model.md; Szegedy et al. 2016), in the memory of one block of scores.
 
-    Targets are item indices 1..V. First derivatives only.
+    Targets are items 1..V. First derivatives only. `precision` float32 stands for that of `hidden`, and is exact for
+    scores of any size. With bfloat16 the three products over all items round what they read and write; the scores of
+    targets, the sums over blocks and all else stay float32. Against float64 the gradients were off by up to 0.7 % of
+    their norm, the loss by at most 4e-4 of itself. Beyond `_REACH` it is float32 all the same.
     """
-    apply: Callable[..., Tensor] = _BlockedCrossEntropy.apply
-    return apply(hidden, output.weight, output.bias, targets - 1, output.codes)
+    if temperature != 1:
+        hidden = hidden / temperature
+        output = OutputFactors(weight=output.weight, codes=output.codes, bias=output.bias / temperature)
+    own = output.scores_of(hidden, targets[:, None])[:, 0]
+    hits = torch.stack([targets.long() - 1, torch.arange(len(targets), device=targets.device)])
+    loss = _cross_entropy(hidden, output.weight, output.bias, own, hits, output.codes, precision)
+    if label_smoothing > 0:  # scores are linear in the hidden vector
+        loss = loss + label_smoothing * (own.mean() - output.scores(hidden.mean(0, keepdim=True)).mean())
+    return loss
+
+
+def sampled_softmax(
+    hidden: Float[Tensor, "positions width"],
+    output: OutputFactors,
+    targets: Int[Tensor, " positions"],
+    negatives: Int[Tensor, " negatives"],
+    log_expected: Float[Tensor, " negatives"],
+    *,
+    precision: torch.dtype = torch.float32,
+) -> Float[Tensor, ""]:
+    """Mean over positions of `log(exp s(target) + sum_j exp(s(v_j) - log(n q(v_j)))) - s(target)`, over the negatives
+    v_j that are not the target.
+
+    The n negatives are drawn from q with replacement; `log_expected` is `log(n q(v_j))`. The sum is an unbiased
+    estimate of that over all items (Bengio and Senecal 2008), as the target, which is there in any case, is neither
+    corrected nor counted again (Khrylchenko et al. 2025, arXiv 2507.09331).
+    """
+    own = output.scores_of(hidden, targets[:, None])[:, 0]
+    drawn = output.only(negatives)
+    hits = (targets[:, None] == negatives).nonzero().T.flip(0)
+    return _cross_entropy(hidden, drawn.weight, drawn.bias - log_expected, own, hits, None, precision)
+
+
+def generalised_bce(
+    hidden: Float[Tensor, "positions width"],
+    output: OutputFactors,
+    targets: Int[Tensor, " positions"],
+    negatives: Int[Tensor, " negatives"],
+    *,
+    calibration: float,
+) -> Float[Tensor, ""]:
+    """gBCE (Petrov and Macdonald 2023, "gSASRec"): mean over positions of `-(beta log sigmoid s(target) + sum_j log(1 -
+    sigmoid s(v_j))) / (k + 1)`, over those of the k negatives v_j that are not the target.
+
+    `beta = alpha (t (1 - 1 / alpha) + 1 / alpha) = 1 - t (1 - alpha)` with t = `calibration` and the sampling rate
+    `alpha = k / (V - 1)`.
+    """
+    alpha = min(1.0, len(negatives) / (len(output.bias) - 1))
+    beta = 1 - calibration * (1 - alpha)
+    own = output.scores_of(hidden, targets[:, None])[:, 0]
+    others = F.softplus(output.only(negatives).scores(hidden)).masked_fill(negatives == targets[:, None], 0)
+    return (beta * F.softplus(-own) + others.sum(1)).mean() / (len(negatives) + 1)
+
+
+def binary_cross_entropy(
+    hidden: Float[Tensor, "positions width"],
+    output: OutputFactors,
+    targets: Int[Tensor, " positions"],
+    negatives: Int[Tensor, "positions negatives"],
+) -> Float[Tensor, ""]:
+    """Mean over positions of `-log sigmoid s(target) - sum_j log(1 - sigmoid s(v_j))`, over negatives v_j of the
+    position's own (Kang and McAuley 2018; Tang and Wang 2018)."""
+    own, others = output.scores_of(hidden, targets[:, None]), output.scores_of(hidden, negatives)
+    return (F.softplus(-own).sum(1) + F.softplus(others).sum(1)).mean()
+
+
+def bayesian_personalised_ranking(
+    hidden: Float[Tensor, "positions width"],
+    output: OutputFactors,
+    targets: Int[Tensor, " positions"],
+    negatives: Int[Tensor, "positions negatives"],
+) -> Float[Tensor, ""]:
+    """Mean over positions and negatives v_j of their own of `-log sigmoid(s(target) - s(v_j))` (Rendle et al. 2009)."""
+    own, others = output.scores_of(hidden, targets[:, None]), output.scores_of(hidden, negatives)
+    return F.softplus(others - own).mean()
+
+
+def make_loss(config: LossConfig, popularity: Int[Tensor, " items"], precision: torch.dtype) -> Loss:
+    """The loss that a recipe names; `precision` is that of its large products. `popularity[v - 1]` counts the training
+    events of item v, on the device of training.
+
+    Negatives are drawn with PyTorch's global random numbers, with replacement. Those of the sampled softmax come in
+    proportion to (count + 1) ** 0.75 (the exponent of Mikolov et al. 2013): nearer to the softmax of a trained model,
+    so with less variance, than uniform draws, and with more rare items than draws in proportion to the counts.
+    """
+    if isinstance(config, CrossEntropyConfig):
+        return partial(
+            full_cross_entropy,
+            label_smoothing=config.label_smoothing,
+            temperature=config.temperature,
+            precision=precision,
+        )
+    items, device, negatives = len(popularity), popularity.device, config.negatives
+    if isinstance(config, SampledSoftmaxConfig):
+        cumulative = ((popularity.double() + 1) ** 0.75).cumsum(0)
+        cumulative /= cumulative[-1].clone()
+        log_expected = (negatives * cumulative.diff(prepend=cumulative.new_zeros(1))).log().float()
+
+        def loss(hidden: Tensor, output: OutputFactors, targets: Tensor) -> Tensor:
+            drawn = torch.searchsorted(cumulative, torch.rand(negatives, dtype=torch.float64, device=device))
+            return sampled_softmax(hidden, output, targets, drawn + 1, log_expected[drawn], precision=precision)
+    elif isinstance(config, GbceConfig):
+        calibration = config.calibration
+
+        def loss(hidden: Tensor, output: OutputFactors, targets: Tensor) -> Tensor:
+            drawn = torch.randint(1, items + 1, (negatives,), device=device)
+            return generalised_bce(hidden, output, targets, drawn, calibration=calibration)
+    else:
+        of_pairs = bayesian_personalised_ranking if isinstance(config, BprConfig) else binary_cross_entropy
+
+        def loss(hidden: Tensor, output: OutputFactors, targets: Tensor) -> Tensor:
+            drawn = torch.randint(1, items, (len(targets), negatives), device=device)
+            return of_pairs(hidden, output, targets, drawn + (drawn >= targets[:, None]))  # any item but the target
+
+    return loss

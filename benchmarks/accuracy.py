@@ -1,0 +1,140 @@
+"""The table: every model on a dataset, full ranking, validation-selected, several seeds.
+
+    python benchmarks/accuracy.py beauty [--models lsan sasrec] [--split temporal] [--jobs 2] [--threads 1]
+
+Reads the data from LSAN_SHARED_DATA (default ../shared/data). Trains into runs/accuracy-DATASET/ (what is there is
+resumed, or used as it is, so the same command goes on after an interruption), evaluates each run on the test cases
+once, and writes benchmarks/results/accuracy-DATASET.json. A recipe is recipes/DATASET/NAME.toml, or else the preset
+of that name.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from lsan.comparison.entries import Entry, find_entries
+from lsan.comparison.outcomes import check_runs, find_outcome
+from lsan.comparison.report import write_comparison
+from lsan.comparison.rows import compare
+from lsan.config import recipe_to
+from lsan.data.dataset import Dataset
+from lsan.data.prepare import prepare_dataset
+from lsan.data.splits import SplitName
+from lsan.experiment import Observer
+from provenance import ROOT, provenance
+
+COUNTED = ("popularity", "recent-popularity", "markov", "item-knn")
+
+#: Seeds of each network, by dataset.
+PLAN: dict[str, dict[str, int]] = {
+    "beauty": {
+        "lsan": 3, "sasrec": 3, "bsarec": 3, "lightsans": 1, "bert4rec": 1, "gru4rec": 1, "caser": 1, "fpmc": 1,
+        "sasrec-original": 1, "paper": 1,
+    },
+    "sports": {"lsan": 3, "sasrec": 3, "bsarec": 3},
+    "ml-1m": {"lsan": 3, "sasrec": 3, "gru4rec": 3},
+    "yelp": {"lsan": 1, "sasrec": 1, "bsarec": 1},
+    "online-retail": {"lsan": 1, "sasrec": 1, "gru4rec": 1, "lsan-time": 1},
+    "ml-1m-exact": {"lsan": 3, "lsan-time": 3},
+}  # fmt: skip
+
+#: Where people come back to what they had, items of the user's own history are ranked too.
+REPEATS = ("yelp", "online-retail")
+
+
+def main() -> None:
+    """Train what is missing, evaluate all, and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("dataset", choices=PLAN)
+    parser.add_argument("--models", nargs="+", help="some of the plan's; default all")
+    parser.add_argument("--split", choices=("leave-one-out", "temporal"), default="leave-one-out")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    name = arguments.dataset if arguments.split == "leave-one-out" else f"{arguments.dataset}-{arguments.split}"
+    folder, dataset = ROOT / "runs" / f"accuracy-{name}", dataset_of(arguments.dataset)
+    entries = entries_of(arguments.dataset, arguments.models, arguments.split)
+    torch.set_num_threads(arguments.threads)
+    if arguments.only is not None:
+        entries = [entry for entry in entries if entry.label == arguments.only]
+        find_outcome(entries[0], dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
+        return
+    check_runs(entries, dataset, folder)
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for label in pool.map(lambda entry: _in_a_process(entry, folder), entries):
+            print(f"{label} is done", flush=True)
+    outcomes = [
+        find_outcome(entry, dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
+        for entry in entries
+    ]
+    comparison = compare(outcomes, dataset, "test")
+    write_comparison(comparison, folder)
+    result = {
+        **comparison.to_json(),
+        "jobs": arguments.jobs,
+        "threads_a_job": arguments.threads,
+        "recipes": {
+            entry.name: recipe_to(entry.recipe) for entry in entries if not entry.baseline and entry.recipe.seed == 0
+        },
+        "data_hash": dataset.content_hash,
+        **provenance(),
+    }
+    path = ROOT / "benchmarks" / "results" / f"accuracy-{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written {path.relative_to(ROOT)} and {(folder / 'comparison.md').relative_to(ROOT)}")
+
+
+def dataset_of(name: str) -> Dataset:
+    """The prepared dataset of that name, from the shared data."""
+    folder = ROOT / "runs" / f"dataset-{name}"
+    if not folder.exists():
+        shared = Path(os.environ.get("LSAN_SHARED_DATA", ROOT.parent / "shared" / "data"))
+        log: Any = shared / name / "interactions.csv.gz"
+        if name.startswith("ml-1m"):  # all ratings are kept, whatever they are
+            file = "positives_exact.parquet" if name == "ml-1m-exact" else "interactions.parquet"
+            log = pl.read_parquet(shared / "ml-1m" / file, columns=["user", "item", "timestamp"])
+        elif name == "online-retail":
+            log = shared / name / "purchases.csv.gz"
+        items = shared / name / "items.csv.gz" if name in ("beauty", "sports") else None
+        prepare_dataset(log, folder, items=items)
+    return Dataset.open(folder)
+
+
+def entries_of(dataset: str, models: list[str] | None, split: SplitName) -> list[Entry]:
+    """What is compared: baselines, then the networks, seed by seed."""
+    plan = {model: seeds for model, seeds in PLAN[dataset].items() if models is None or model in models}
+    names = [name for name in COUNTED if models is None or name in models]
+    entries = []
+    for seeds in sorted(set(plan.values())):
+        names += [_recipe(dataset, model) for model in plan if plan[model] == seeds]
+        entries += find_entries(names, seeds=seeds, split=split, include_seen=dataset in REPEATS)
+        names = []
+    if not entries:
+        entries = find_entries(names, seeds=1, split=split, include_seen=dataset in REPEATS)
+    return sorted(entries, key=lambda entry: (not entry.baseline, entry.recipe.seed))
+
+
+def _recipe(dataset: str, model: str) -> str:
+    path = ROOT / "recipes" / dataset / f"{model}.toml"
+    return str(path) if path.exists() else model
+
+
+def _in_a_process(entry: Entry, folder: Path) -> str:
+    """Train and evaluate one entry in a process of its own, so that entries run side by side."""
+    with (folder / "runs" / f"{entry.label}.log").open("a") as log:
+        subprocess.run([sys.executable, *sys.argv, "--only", entry.label], check=True, stdout=log, stderr=log)
+    return entry.label
+
+
+if __name__ == "__main__":
+    main()

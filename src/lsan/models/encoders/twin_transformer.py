@@ -1,0 +1,90 @@
+"""The encoder of the preset `lsan`: LSAN's twin attention inside transformer blocks."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lsan.config import ModelConfig, TwinTransformerConfig
+from lsan.models.encoders.attention import Attention, Positions, causal_mask, normal_weights, padding_mask
+from lsan.models.encoders.encoder import Encoder
+from lsan.models.histories import Histories
+
+
+class DepthwiseConvolution(nn.Module):
+    """Each channel has a kernel of its own along time, of `window` numbers."""
+
+    def __init__(self, width: int, window: int, *, causal: bool) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(width, window) * (0.5 * window**-0.5))
+        self.back = window - 1 if causal else window // 2
+
+    def forward(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
+        """`y[i, c] = sum_j kernel[c, j] x[i - back + j, c]`, zeros outside."""
+        time = x.shape[1]
+        y = torch.zeros_like(x)
+        for j, weights in enumerate(self.kernel.unbind(1)):
+            shift = j - self.back  # y[i] takes from x[i + shift]
+            if abs(shift) < time:
+                y[:, max(0, -shift) : time - max(0, shift)] += x[:, max(0, shift) : time - max(0, -shift)] * weights
+        return y
+
+    def last(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch 1 width"]:
+        """`forward(x)[:, -1:]`: only the events up to the last one are under its kernel."""
+        latest = x[:, -self.back - 1 :]
+        weights = self.kernel[:, : self.back + 1].T[-latest.shape[1] :]
+        return (latest * weights).sum(1, keepdim=True)
+
+
+class TwinBlock(nn.Module):
+    """Convolution and attention beside each other, their outputs mixed by one linear layer, then a feed-forward layer
+    with GELU; each in a residual connection with dropout, followed by LayerNorm."""
+
+    def __init__(self, config: ModelConfig, encoder: TwinTransformerConfig) -> None:
+        super().__init__()
+        width, inner = config.width, encoder.feed_forward * config.width
+        self.local = DepthwiseConvolution(width, encoder.window, causal=config.regime == "causal")
+        self.attention = Attention(width, encoder.heads)
+        self.mix = nn.Linear(2 * width, width)
+        self.mix_norm = nn.LayerNorm(width)
+        self.feed_forward = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], mask: Bool[Tensor, "batch 1 #time time"], *, last_only: bool
+    ) -> Float[Tensor, "batch out width"]:
+        """`mask` is True where a query may look. With `last_only` just the last position is computed (out = 1)."""
+        asking = x[:, -1:] if last_only else x
+        local = self.local.last(x) if last_only else self.local(x)
+        both = torch.cat([local, self.attention(asking, x, mask)], dim=-1)
+        y = self.mix_norm(asking + self.drop(self.mix(both)))
+        out: Tensor = self.feed_forward_norm(y + self.drop(self.feed_forward(y)))
+        return out
+
+
+class TwinTransformer(Encoder):
+    """LayerNorm and dropout on item plus position, then `TwinBlock`s.
+
+    Against the paper's encoder: positions are added once, at the input; kernels belong to channels; each block has a
+    feed-forward layer. Causal, both branches look back only. In the prefix regime both look both ways.
+    """
+
+    def __init__(self, config: ModelConfig, encoder: TwinTransformerConfig) -> None:
+        super().__init__()
+        self.output_width = config.width
+        self.causal = config.regime == "causal"
+        self.positions = Positions(config)
+        self.input_norm = nn.LayerNorm(config.width)
+        self.drop = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(TwinBlock(config, encoder) for _ in range(encoder.blocks))
+        self.apply(normal_weights)
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], histories: Histories, *, last_only: bool
+    ) -> Float[Tensor, "batch out width"]:
+        present = histories.present
+        mask = causal_mask(present) if self.causal else padding_mask(present)
+        x = self.drop(self.input_norm(x + self.positions(present)))
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x * present[..., None], mask, last_only=last_only and number == len(self.blocks))
+        return x

@@ -1,0 +1,30 @@
+"""One vector for every item."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lsan.models.item_tables import OutputFactors
+
+#: Standard deviation of the first weights: small, so that the tied scores begin nearly equal.
+INITIAL = 0.02
+
+
+class FullTable(nn.Module):
+    """A plain embedding table `[V, D]`, tied with the output."""
+
+    def __init__(self, items: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(items, width) * INITIAL)
+        self.bias = nn.Parameter(torch.zeros(items))
+
+    def forward(
+        self, items: Int[Tensor, "batch time"], context: Float[Tensor, "batch time width"] | None
+    ) -> Float[Tensor, "batch time width"]:
+        """The vector of each item, whatever the context. That of padding (item 0) is some item's: mask it."""
+        return F.embedding((items - 1).clamp(min=0), self.weight)
+
+    def output(self) -> OutputFactors:
+        """The same table as the output layer."""
+        return OutputFactors(weight=self.weight, codes=None, bias=self.bias)

@@ -1,0 +1,61 @@
+"""First item vectors from what was near to what in training, so that a network need not discover it step by step."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+IntArray = npt.NDArray[np.int64]
+
+#: Two events of one user are near when at most this many steps apart; at distance d they count 1 / d.
+NEAR = 5
+
+#: Events that are counted at most; of a longer log the first users' are, to bound the memory for pairs.
+MOST_EVENTS = 5_000_000
+
+#: Standard deviation of the numbers in the vectors.
+DEVIATION = 0.05
+
+
+def cooccurrence_vectors(users: IntArray, events: IntArray, items: int, width: int) -> Float[Tensor, "items width"]:
+    """`U sqrt(S)` of the positive pointwise mutual information of near items, cut to its `width` largest singular
+    values (Levy and Goldberg 2014, "Neural word embedding as implicit matrix factorization", sections 3 and 5), scaled
+    to `DEVIATION`. The randomised decomposition draws from torch's generator.
+
+    Args:
+        users: user of each training event, in the order of the dataset. Shape [events].
+        events: item index 1..V of each. Shape [events].
+        items: V.
+        width: D.
+    """
+    row, column, weight = _near_pairs(users[:MOST_EVENTS], events[:MOST_EVENTS] - 1, items)
+    vectors = torch.randn(items, width) * DEVIATION
+    if len(row) == 0:
+        return vectors
+    total = np.bincount(row, weights=weight, minlength=items)
+    information = np.log(weight * weight.sum() / (total[row] * total[column]))
+    positive = information > 0
+    place = torch.from_numpy(np.stack([row[positive], column[positive]]))
+    amount = torch.from_numpy(information[positive]).float()
+    matrix = torch.sparse_coo_tensor(place, amount, (items, items), check_invariants=True)
+    rank = min(width, items)
+    left, values, _ = torch.svd_lowrank(matrix, q=min(rank + 10, items), niter=4)
+    known = left[:, :rank] * values[:rank].sqrt()
+    deviation = known.std()
+    if deviation > 0:
+        vectors[:, :rank] = known * (DEVIATION / deviation)
+    return vectors
+
+
+def _near_pairs(users: IntArray, items: IntArray, size: int) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
+    """Row, column and weight of each pair of items that were near, both ways round."""
+    keys, weights = [], []
+    for distance in range(1, NEAR + 1):
+        near = users[distance:] == users[:-distance]
+        one, other = items[distance:][near], items[:-distance][near]
+        keys += [one * size + other, other * size + one]
+        weights.append(np.full(2 * len(one), 1 / distance))
+    key, pair_of = np.unique(np.concatenate(keys), return_inverse=True)
+    weight = np.bincount(pair_of, weights=np.concatenate(weights)).astype(np.float64)
+    return key // size, key % size, weight

@@ -1,0 +1,1 @@
+"""Tuning: a small search for a better recipe, on validation data only."""

@@ -1,0 +1,137 @@
+"""The space of a search: which keys of a recipe it varies, and over which values."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from lsan.config import Recipe, recipe_from, recipe_to
+from lsan.errors import ConfigError
+
+#: Dotted key of the recipe -> its choices, or a range [low, high, "log" or "linear"].
+Space = dict[str, list[Any]]
+
+
+def is_range(entry: list[Any]) -> bool:
+    """Whether it is a range; else it is a list of choices."""
+    return len(entry) == 3 and is_number(entry[0]) and is_number(entry[1]) and entry[2] in ("log", "linear")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is an int or float, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def default_space(recipe: Recipe) -> Space:
+    """What matters most in most recipes, around the values that this one has. docs/tuning.md lists it."""
+    model, training = recipe.model, recipe.training
+    heads = getattr(model.encoder, "heads", 1)
+    widths = [width for width in (model.width // 2, model.width, model.width * 2) if width and width % heads == 0]
+    space: Space = {
+        "training.learning_rate": [training.learning_rate / 4, training.learning_rate * 4, "log"],
+        "training.batch_size": _around(training.batch_size, factor=2),
+        "training.weight_decay": sorted({0.0, 1e-4, 1e-3, 1e-2, 1e-1, training.weight_decay}),
+        "training.averaging": sorted({0.0, 0.99, 0.998, 0.9995, training.averaging}),
+        "model.dropout": [max(0.0, round(model.dropout - 0.2, 3)), min(0.9, round(model.dropout + 0.2, 3)), "linear"],
+        "model.width": widths,
+    }
+    if (blocks := getattr(model.encoder, "blocks", None)) is not None:
+        space["model.encoder.blocks"] = [number for number in (blocks - 1, blocks, blocks + 1) if number >= 1]
+    return space
+
+
+def _around(value: int, *, factor: int) -> list[int]:
+    return [near for near in (value // factor, value, value * factor) if near >= 1]
+
+
+def load_space(path: Path, recipe: Recipe) -> Space:
+    """Read a space from a TOML file: keys of the recipe, as `training.learning_rate = [1e-4, 1e-2, "log"]`.
+
+    Raises:
+        ConfigError: when the file cannot be read or is not TOML, names a key that the recipe does not have, or a value
+            that the recipe cannot take.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the space {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # TOML syntax, UTF-8, nesting
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return space_from(table, recipe, where=str(path))
+
+
+def space_from(table: dict[str, Any], recipe: Recipe, *, where: str) -> Space:
+    """Check a table of plain values against the recipe. `where` names the source in errors.
+
+    Raises:
+        ConfigError: as `load_space`.
+    """
+    space = _flat(table, where=where)
+    if not space:
+        raise ConfigError(
+            f"{where}: names no key; expected lines such as " + 'training.learning_rate = [1e-4, 1e-2, "log"]'
+        )
+    known = _keys(recipe_to(recipe))
+    for key, entry in space.items():
+        place = f"{where}: {key}"
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
+            raise ConfigError(f"{place}: the recipe has no such key; the nearest is {near}")
+        if is_range(entry):
+            low, high, scale = entry
+            if not low < high or (scale == "log" and low <= 0):
+                raise ConfigError(f"{place}: expected low < high{', above 0' if scale == 'log' else ''}, got {entry}")
+        elif len(entry) < 2 or (is_number(entry[0]) and isinstance(entry[-1], str)):
+            raise ConfigError(f'{place}: expected [low, high, "log" or "linear"] or two choices or more, got {entry}')
+        for value in entry[:2] if is_range(entry) else entry:
+            with_values(recipe, {key: value}, where=place)
+    return space
+
+
+def with_values(recipe: Recipe, values: dict[str, Any], *, where: str) -> Recipe:
+    """The recipe with other values under some dotted keys. `where` names the source in errors.
+
+    Raises:
+        ConfigError: when the recipe cannot take them.
+    """
+    table = recipe_to(recipe)
+    for key, value in values.items():
+        *path, last = key.split(".")
+        inner = table
+        for name in path:
+            inner = inner[name]
+        inner[last] = value
+    return recipe_from(table, where=where)
+
+
+def values_of(recipe: Recipe, keys: list[str]) -> dict[str, Any]:
+    """What the recipe has under these dotted keys."""
+    values: dict[str, Any] = {}
+    for key in keys:
+        inner: Any = recipe_to(recipe)
+        for name in key.split("."):
+            inner = inner[name]
+        values[key] = inner
+    return values
+
+
+def _flat(table: dict[str, Any], *, where: str, prefix: str = "") -> Space:
+    space: Space = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            space |= _flat(value, where=where, prefix=f"{prefix}{key}.")
+        elif isinstance(value, list):
+            space[prefix + key] = value
+        else:
+            raise ConfigError(f"{where}: {prefix}{key}: expected a list of choices or a range, got {value!r}")
+    return space
+
+
+def _keys(table: dict[str, Any], prefix: str = "") -> list[str]:
+    """All dotted keys: of values, and of tables, which a choice may replace as a whole."""
+    keys = []
+    for key, value in table.items():
+        keys.append(prefix + key)
+        if isinstance(value, dict):
+            keys += _keys(value, f"{prefix}{key}.")
+    return keys
