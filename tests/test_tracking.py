@@ -35,7 +35,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlflow import MlflowClient
 
     folder = tmp_path_factory.mktemp("mlflow")
-    MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # a folder mlruns is made where one stands
+        MlflowClient(f"sqlite:///{folder}/mlflow.db")
     return folder
 
 

@@ -35,7 +35,7 @@ def features(config: TimeConfig) -> TimeFeatures:
     return layer
 
 
-#: Two events, Thursday 1970-01-01 00:00:00 and 00:00:03, asked for at 05:00 on Friday; and one event at an unknown time.
+#: Thursday 1970-01-01 00:00:00 and 00:00:03, asked for at 05:00 on Friday; and one event at an unknown time.
 HISTORIES = Histories(
     items=torch.tensor([[0, 4, 2], [0, 0, 1]]),
     times=torch.tensor([[-1, 0, 3 * SECOND], [-1, -1, -1]]),

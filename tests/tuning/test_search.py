@@ -16,16 +16,8 @@ from lsan.data.dataset import Dataset
 from lsan.errors import DataError, MissingExtraError
 from lsan.experiment import Observer
 from lsan.runs import MODEL, RunHeader, load_run
-from lsan.tuning.search import (
-    Search,
-    SearchObserver,
-    Trial,
-    best_trial,
-    read_trials,
-    resume_search,
-    run_folder,
-    start_search,
-)
+from lsan.tuning.records import Search, Trial, best_trial, read_trials, run_folder
+from lsan.tuning.search import SearchObserver, resume_search, start_search
 from lsan.tuning.space import Space, with_values
 
 CPU = torch.device("cpu")
@@ -113,7 +105,8 @@ from pathlib import Path
 import torch
 from lsan.data.dataset import Dataset
 from lsan.experiment import Observer
-from lsan.tuning.search import Search, SearchObserver, start_search
+from lsan.tuning.records import Search
+from lsan.tuning.search import SearchObserver, start_search
 
 def begin(number, recipe):
     def epoch(record):

@@ -14,7 +14,8 @@ from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError, DataError
 from lsan.experiment import Observer
 from lsan.presets import load_preset, preset_names
-from lsan.tuning.search import Search, SearchObserver, Trial, best_trial, resume_search, start_search
+from lsan.tuning.records import Search, Trial, best_trial
+from lsan.tuning.search import SearchObserver, resume_search, start_search
 from lsan.tuning.space import default_space, load_space
 
 _SHOWN = 5

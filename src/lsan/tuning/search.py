@@ -12,98 +12,24 @@ that was killed goes on as if it had not been: the trial under way is trained ag
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import msgspec
 import torch
 
-from lsan.config import Count, Recipe, recipe_to
+from lsan.config import Recipe, recipe_to
 from lsan.data.dataset import Dataset
-from lsan.errors import ConfigError, DataError, DivergenceError, MissingExtraError
+from lsan.errors import ConfigError, DivergenceError, MissingExtraError
 from lsan.experiment import Observer, dataset_facts, dataset_of, start_run
 from lsan.files import new_folder, refuse_existing, write_atomically
 from lsan.pictures import trials_picture
 from lsan.runs import CATALOGUE, CHECKPOINT, MODEL
-from lsan.training.loop import stream
-from lsan.tuning.space import Space, is_number, is_range, space_from, values_of, with_values
-
-if TYPE_CHECKING:
-    import optuna
-
-#: Trials before the first is chosen by what the earlier ones gave, and before the first may be pruned.
-_STARTUP = 5
-#: Epochs that every trial gets before it may be pruned.
-_WARMUP = 3
-
-Outcome = Literal["finished", "pruned", "failed"]
-
-
-class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What search.json holds."""
-
-    format: Literal["lsan-search"] = "lsan-search"
-    version: Literal[1] = 1
-    lsan: str = metadata.version("lsan")
-    """The version of lsan that began it."""
-    recipe: Recipe
-    """What is varied; its seed is that of the search and of every training."""
-    space: Space
-    """Where it is varied."""
-    dataset: dict[str, Any]
-    """name, path and content_hash of the dataset, and its counts."""
-    trials: Count
-    """How many trials there are to be."""
-
-    def __post_init__(self) -> None:
-        if not all(isinstance(self.dataset.get(name), str) for name in ("path", "content_hash")):
-            raise ValueError("dataset needs a path and a content_hash")
-
-    def write(self, folder: Path) -> None:
-        write_atomically(folder / "search.json", msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
-
-    @classmethod
-    def read(cls, folder: Path) -> "Search":
-        """Read search.json.
-
-        Raises:
-            DataError: when the folder is not that of a search, or is of another version.
-            ConfigError: when its space does not fit its recipe.
-        """
-        path = Path(folder) / "search.json"
-        try:
-            search = msgspec.json.decode(path.read_bytes(), type=cls)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); name a folder of `lsan tune`") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: damaged or of another version ({error}); search anew") from error
-        space_from(search.space, search.recipe, where=f"{path}: space")
-        return search
-
-
-class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line of trials.jsonl."""
-
-    number: int
-    """0, 1, ...; its run folder is trials/NNN."""
-    outcome: Outcome
-    """failed: the loss became infinite, memory did not suffice, or the values do not go together."""
-    figures: list[float]
-    """Validation nDCG@10 by epoch."""
-    seconds: float
-    """It took."""
-    values: dict[str, Any]
-    """By dotted key of the recipe."""
-    reason: str = ""
-    """Why it failed."""
-
-    @property
-    def figure(self) -> float:
-        """The best validation nDCG@10; -1 where no epoch was finished."""
-        return max(self.figures, default=-1.0)
+from lsan.tuning.proposals import parameter_of, propose, value_of
+from lsan.tuning.records import Outcome, Search, Trial, best_trial, read_trials, run_folder, write_trials
+from lsan.tuning.space import Space, is_range, with_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,31 +99,6 @@ def resume_search(
     return _run(search, dataset, folder, device=device, minutes=minutes, observer=observer)
 
 
-def read_trials(folder: Path) -> list[Trial]:
-    """The finished trials of a search.
-
-    Raises:
-        DataError: when trials.jsonl is damaged.
-    """
-    path = Path(folder) / "trials.jsonl"
-    try:
-        return [msgspec.json.decode(line, type=Trial) for line in path.read_bytes().splitlines()]
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}); search anew") from error
-
-
-def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The trial with the best validation nDCG@10, the earlier of two alike; None if none was finished."""
-    return max((trial for trial in trials if trial.outcome == "finished"), key=lambda trial: trial.figure, default=None)
-
-
-def run_folder(folder: Path, number: int) -> Path:
-    """The run folder of a trial."""
-    return folder / "trials" / f"{number:03}"
-
-
 def _run(
     search: Search,
     dataset: Dataset,
@@ -210,10 +111,11 @@ def _run(
     started = time.monotonic()
     trials = read_trials(folder)
     _delete_unfinished(folder, trials)
+    _keep_best(search, folder, trials)  # again, for a kill after the last line was written
     while len(trials) < search.trials and (minutes is None or time.monotonic() - started < 60 * minutes):
         trial = _try(search, dataset, folder, trials, device=device, observer=observer)
         trials.append(trial)
-        write_atomically(folder / "trials.jsonl", b"".join(msgspec.json.encode(trial) + b"\n" for trial in trials))
+        write_trials(folder, trials)
         _keep_best(search, folder, trials)
         observer.end(trial)
     if best_trial(trials) is not None:
@@ -234,8 +136,8 @@ def _try(
 
     number, started = len(trials), time.monotonic()
     figures: list[float] = []
-    asked = _ask(search, trials)
-    values = {key: _value(entry, asked.params[key]) for key, entry in search.space.items()}
+    asked = propose(search, trials)
+    values = {key: value_of(entry, asked.params[key]) for key, entry in search.space.items()}
     outcome: Outcome = "finished"
     reason = ""
     try:
@@ -265,70 +167,6 @@ def _try(
     )
 
 
-def _ask(search: Search, trials: list[Trial]) -> "optuna.Trial":
-    """The next trial, with values drawn: a tree-structured Parzen estimator (Bergstra et al. 2011) and the median rule
-    for pruning, both from Optuna, which here keeps nothing: it is told all earlier trials."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    states = {
-        "finished": optuna.trial.TrialState.COMPLETE,
-        "pruned": optuna.trial.TrialState.PRUNED,
-        "failed": optuna.trial.TrialState.FAIL,
-    }
-    study = optuna.create_study(
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(
-            seed=stream(search.recipe.seed, "search", len(trials)) % 2**32, n_startup_trials=_STARTUP
-        ),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=_WARMUP),
-    )
-    distributions = {key: _distribution(entry) for key, entry in search.space.items()}
-    for trial in trials:
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=states[trial.outcome],
-                value=None if trial.outcome == "failed" else trial.figure,
-                params={key: _parameter(search.space[key], value) for key, value in trial.values.items()},
-                distributions=distributions,
-                intermediate_values=dict(enumerate(trial.figures, 1)),
-            )
-        )
-    own = values_of(search.recipe, list(search.space))
-    if not trials and all(_holds(search.space[key], value) for key, value in own.items()):
-        study.enqueue_trial({key: _parameter(search.space[key], value) for key, value in own.items()})
-    return study.ask(distributions)
-
-
-def _distribution(entry: list[Any]) -> "optuna.distributions.BaseDistribution":
-    """A range, or which of the choices it is: numbers are near to their neighbours, others are not."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if is_range(entry):
-        low, high, scale = entry
-        kind = IntDistribution if isinstance(low, int) and isinstance(high, int) else FloatDistribution
-        return kind(low, high, log=scale == "log")
-    if all(is_number(choice) for choice in entry):
-        return IntDistribution(0, len(entry) - 1)
-    return CategoricalDistribution(range(len(entry)))
-
-
-def _value(entry: list[Any], parameter: Any) -> Any:
-    """From Optuna's parameter to the recipe's value; three digits do."""
-    if not is_range(entry):
-        return entry[parameter]
-    return min(max(float(f"{parameter:.3g}"), entry[0]), entry[1]) if isinstance(parameter, float) else parameter
-
-
-def _parameter(entry: list[Any], value: Any) -> Any:
-    """From the recipe's value to Optuna's parameter."""
-    return value if is_range(entry) else entry.index(value)
-
-
-def _holds(entry: list[Any], value: Any) -> bool:
-    return is_number(value) and entry[0] <= value <= entry[1] if is_range(entry) else value in entry
-
-
 def _delete_unfinished(folder: Path, trials: list[Trial]) -> None:
     """Delete what a killed trial left behind."""
     finished = {run_folder(folder, trial.number) for trial in trials}
@@ -354,7 +192,7 @@ def _draw(search: Search, folder: Path, trials: list[Trial]) -> None:
     trials_picture(
         [trial.figure for trial in trials],
         [trial.outcome == "finished" for trial in trials],
-        {key: [_parameter(entry, trial.values[key]) for trial in trials] for key, entry in search.space.items()},
+        {key: [parameter_of(entry, trial.values[key]) for trial in trials] for key, entry in search.space.items()},
         {key: [str(choice) for choice in entry] for key, entry in search.space.items() if key not in ranges},
         {key for key, (_, _, scale) in ranges.items() if scale == "log"},
         folder / "trials.png",
