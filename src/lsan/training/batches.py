@@ -76,9 +76,3 @@ def read_batch(
     if regime == "cloze":
         return replace(histories, asked=torch.full_like(histories.asked, -1)), histories.items
     return histories, torch.from_numpy(reader.read(start + 1, stop + 1).items)
-
-
-def padding_share(lengths: IntArray, batches: list[IntArray]) -> float:
-    """Share of the positions of all batches that are padding."""
-    computed = sum(int(lengths[batch].max(initial=0)) * len(batch) for batch in batches)
-    return 1 - int(lengths.sum()) / computed
