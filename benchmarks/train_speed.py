@@ -54,9 +54,10 @@ class Contender:
     """Of the process's environment."""
 
 
-#: Peers as they come, and with all that they and glibc offer to make the same training faster.
+#: All as they come, lsan in float32 too, and peers with all that they and glibc offer to make the same training faster.
 CONTENDERS = {
     "lsan": Contender(script="lsan_sasrec.py", environment=None),
+    "lsan-float32": Contender(script="lsan_sasrec.py", environment=None, options={"precision": "float32"}),
     "rectools": Contender(script="rectools_sasrec.py", environment="rectools"),
     "replay": Contender(script="replay_sasrec.py", environment="replay"),
     "rectools-tuned": Contender(script="rectools_sasrec.py", environment="rectools", variables=KEEP_MEMORY),
@@ -99,7 +100,12 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=3, help="steps of a peer before the clock starts")
     parser.add_argument("--steps", type=int, default=10, help="steps of a peer in each of the 3 blocks")
     parser.add_argument("--full-epochs", action="store_true", help="time 3 epochs of the peers, after one, not blocks")
-    parser.add_argument("--precision", choices=["float32", "mixed"], default="float32", help="of all contenders")
+    parser.add_argument(
+        "--precision",
+        choices=["default", "float32", "mixed"],
+        default="default",
+        help="of all contenders; default: lsan chooses by the processor, peers use float32",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "train-speed.json")
     arguments = parser.parse_args()
     if min(arguments.threads, arguments.rounds, arguments.warm_up, arguments.steps) < 1:

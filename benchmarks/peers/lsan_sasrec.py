@@ -4,6 +4,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,13 @@ from lsan.models.network import Network
 from lsan.models.numbering import item_numbers
 from lsan.runs import new_network
 from lsan.training.loop import Hooks, train
+
+
+PRECISIONS: dict[str, Literal["auto", "float32", "bfloat16"]] = {
+    "default": "auto",
+    "float32": "float32",
+    "mixed": "bfloat16",
+}
 
 
 def main() -> None:
@@ -42,7 +50,7 @@ def main() -> None:
                 learning_rate=options.learning_rate,
                 epochs=1 + REPEATS,
                 patience=1 + REPEATS,
-                precision="bfloat16" if options.precision == "mixed" else "float32",
+                precision=PRECISIONS[options.precision],
             ),
         )
         numbers = torch.from_numpy(item_numbers(dataset, split, recipe.model.table))

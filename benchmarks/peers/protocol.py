@@ -52,7 +52,7 @@ class Options:
             parser.add_argument(f"--{name}", type=float, required=True)
         parser.add_argument("--warm-up", type=int, default=3, help="steps before the clock starts, at least 1")
         parser.add_argument("--steps", type=int, help="steps of a block; else whole epochs are timed")
-        parser.add_argument("--precision", choices=["float32", "mixed"], default="float32")
+        parser.add_argument("--precision", choices=["default", "float32", "mixed"], default="default")
         arguments = parser.parse_args()
         return cls(**{name: getattr(arguments, name) for name in cls.__dataclass_fields__}), arguments
 
@@ -61,7 +61,7 @@ class Options:
         return {
             "accelerator": "cpu",
             "devices": 1,
-            "precision": {"float32": "32-true", "mixed": "bf16-mixed"}[self.precision],
+            "precision": {"default": "32-true", "float32": "32-true", "mixed": "bf16-mixed"}[self.precision],
             "max_epochs": 1 + REPEATS if self.steps is None else -1,
             "max_steps": -1 if self.steps is None else self.warm_up + REPEATS * self.steps,
             "limit_val_batches": 0,

@@ -57,7 +57,7 @@ def main() -> None:
     )
     if arguments.loss == "LogInCE":
         model = SasRec(model.body, LogInCE(options.items))
-    if arguments.bucket is not None and options.precision == "float32":
+    if arguments.bucket is not None and options.precision != "mixed":
         model.body.encoder = LengthBucketedQueryEncoder(model.body.encoder, arguments.bucket)
     data = ParquetModule(
         batch_size=options.batch,
