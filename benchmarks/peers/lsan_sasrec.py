@@ -21,7 +21,6 @@ from lsan.models.numbering import item_numbers
 from lsan.runs import new_network
 from lsan.training.loop import Hooks, train
 
-
 PRECISIONS: dict[str, Literal["auto", "float32", "bfloat16"]] = {
     "default": "auto",
     "float32": "float32",
