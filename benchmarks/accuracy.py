@@ -1,6 +1,6 @@
 """The table: every model on a dataset, full ranking, validation-selected, several seeds.
 
-    python benchmarks/accuracy.py beauty [--models lsan sasrec] [--seeds 1] [--split temporal] [--jobs 2] [--threads 1]
+    python benchmarks/accuracy.py beauty [--models lsan=1 item-knn] [--split temporal] [--jobs 2] [--threads 1]
 
 Reads the data from LSAN_SHARED_DATA (default ../shared/data). Trains into runs/accuracy-DATASET/ (what is there is
 resumed, or used as it is, so the same command goes on after an interruption), evaluates each run on the test cases
@@ -54,8 +54,7 @@ def main() -> None:
     """Train what is missing, evaluate all, and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("dataset", choices=PLAN)
-    parser.add_argument("--models", nargs="+", help="some of the plan's; default all")
-    parser.add_argument("--seeds", type=int, default=99, help="at most so many of each network; default the plan's")
+    parser.add_argument("--models", nargs="+", help="some of the plan's, NAME or NAME=SEEDS; default all")
     parser.add_argument("--split", choices=("leave-one-out", "temporal"), default="leave-one-out")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each")
@@ -63,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     name = arguments.dataset if arguments.split == "leave-one-out" else f"{arguments.dataset}-{arguments.split}"
     folder, dataset = ROOT / "runs" / f"accuracy-{name}", dataset_of(arguments.dataset)
-    entries = entries_of(arguments.dataset, arguments.models, arguments.seeds, arguments.split)
+    entries = entries_of(arguments.dataset, arguments.models, arguments.split)
     torch.set_num_threads(arguments.threads)
     if arguments.only is not None:
         entries = [entry for entry in entries if entry.label == arguments.only]
@@ -111,12 +110,14 @@ def dataset_of(name: str) -> Dataset:
     return Dataset.open(folder)
 
 
-def entries_of(dataset: str, models: list[str] | None, most_seeds: int, split: SplitName) -> list[Entry]:
+def entries_of(dataset: str, models: list[str] | None, split: SplitName) -> list[Entry]:
     """What is compared: baselines, then the networks, seed by seed."""
-    plan = {
-        model: min(seeds, most_seeds) for model, seeds in PLAN[dataset].items() if models is None or model in models
-    }
-    names = [name for name in COUNTED if models is None or name in models]
+    plan = PLAN[dataset]
+    names = list(COUNTED)
+    if models is not None:
+        asked = dict(model.partition("=")[::2] for model in models)
+        names = [name for name in COUNTED if name in asked]
+        plan = {model: int(asked[model] or seeds) for model, seeds in plan.items() if model in asked}
     entries = []
     for seeds in sorted(set(plan.values())):
         names += [_recipe(dataset, model) for model in plan if plan[model] == seeds]
