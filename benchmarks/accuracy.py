@@ -4,8 +4,9 @@
 
 Reads the data from LSAN_SHARED_DATA (default ../shared/data). Trains into runs/accuracy-DATASET/ (what is there is
 resumed, or used as it is, so the same command goes on after an interruption), evaluates each run on the test cases
-once, and writes benchmarks/results/accuracy-DATASET.json. A recipe is recipes/DATASET/NAME.toml, or else the preset
-of that name.
+once, and keeps it in benchmarks/results/accuracy-DATASET.json and .ranks.parquet. The table is made of all runs that
+are kept there. A recipe is recipes/DATASET/NAME.toml, or else the preset of that name; a run of another recipe is made
+again.
 """
 
 import argparse
@@ -13,22 +14,23 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
 
+from kept_runs import KeptRuns
 from lsan.comparison.entries import Entry, find_entries
 from lsan.comparison.outcomes import check_runs, find_outcome
 from lsan.comparison.report import write_comparison
 from lsan.comparison.rows import compare
-from lsan.config import recipe_to
 from lsan.data.dataset import Dataset
 from lsan.data.prepare import prepare_dataset
 from lsan.data.splits import SplitName
 from lsan.experiment import Observer
+from lsan.files import write_atomically
 from provenance import ROOT, provenance
 
 COUNTED = ("popularity", "recent-popularity", "markov", "item-knn")
@@ -68,30 +70,32 @@ def main() -> None:
         entries = [entry for entry in entries if entry.label == arguments.only]
         find_outcome(entries[0], dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
         return
-    check_runs(entries, dataset, folder)
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for label in pool.map(lambda entry: _in_a_process(entry, folder), entries):
-            print(f"{label} is done", flush=True)
-    outcomes = [
-        find_outcome(entry, dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
-        for entry in entries
-    ]
-    comparison = compare(outcomes, dataset, "test")
-    write_comparison(comparison, folder)
-    result = {
-        **comparison.to_json(),
-        "jobs": arguments.jobs,
-        "threads_a_job": arguments.threads,
-        "recipes": {
-            entry.name: recipe_to(entry.recipe) for entry in entries if not entry.baseline and entry.recipe.seed == 0
-        },
-        "data_hash": dataset.content_hash,
-        **provenance(),
-    }
     path = ROOT / "benchmarks" / "results" / f"accuracy-{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    kept = KeptRuns(path, dataset)
+    missing = [entry for entry in entries if entry.label not in kept.outcomes(entries)]
+    check_runs(missing, dataset, folder)
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    planned = entries_of(arguments.dataset, None, arguments.split)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for done in as_completed([pool.submit(_in_a_process, entry, folder) for entry in missing]):
+            entry = done.result()
+            outcome = find_outcome(entry, dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
+            kept.add(outcome, {"jobs": arguments.jobs, "threads_a_job": arguments.threads, **provenance()})
+            _write(kept, planned, dataset, path, folder)
+            print(f"{entry.label} is done", flush=True)
+    _write(kept, planned, dataset, path, folder)
     print(f"written {path.relative_to(ROOT)} and {(folder / 'comparison.md').relative_to(ROOT)}")
+
+
+def _write(kept: KeptRuns, planned: list[Entry], dataset: Dataset, path: Path, folder: Path) -> None:
+    """The table of all runs of the plan that are kept."""
+    comparison = compare(list(kept.outcomes(planned).values()), dataset, "test")
+    write_comparison(comparison, folder)
+    table = comparison.to_json()
+    for row in table["rows"]:
+        del row["figures"]  # under "runs"
+    result = {**table, "runs": kept.runs, "data_hash": dataset.content_hash, **provenance()}
+    write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def dataset_of(name: str) -> Dataset:
@@ -116,6 +120,8 @@ def entries_of(dataset: str, models: list[str] | None, split: SplitName) -> list
     names = list(COUNTED)
     if models is not None:
         asked = dict(model.partition("=")[::2] for model in models)
+        if unknown := set(asked) - {*COUNTED, *plan}:
+            raise SystemExit(f"no model {', '.join(sorted(unknown))} in the plan of {dataset}")
         names = [name for name in COUNTED if name in asked]
         plan = {model: int(asked[model] or seeds) for model, seeds in plan.items() if model in asked}
     entries = []
@@ -133,11 +139,11 @@ def _recipe(dataset: str, model: str) -> str:
     return str(path) if path.exists() else model
 
 
-def _in_a_process(entry: Entry, folder: Path) -> str:
+def _in_a_process(entry: Entry, folder: Path) -> Entry:
     """Train and evaluate one entry in a process of its own, so that entries run side by side."""
     with (folder / "runs" / f"{entry.label}.log").open("a") as log:
         subprocess.run([sys.executable, *sys.argv, "--only", entry.label], check=True, stdout=log, stderr=log)
-    return entry.label
+    return entry
 
 
 if __name__ == "__main__":

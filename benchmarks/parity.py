@@ -22,16 +22,16 @@ HISTORIES = torch.tensor([[0, 0, 0, 0, 4], [0, 0, 7, 7, 2], [5, 2, 8, 10, 6], [1
 
 def rectools() -> dict[str, Tensor]:
     """SASRec with scaled item vectors and a padding mask, neither of which is RecTools' default."""
-    from rectools.models.nn.item_net import (  # type: ignore[import-not-found]
+    from rectools.models.nn.item_net import (
         IdEmbeddingsItemNet,
         SumOfEmbeddingsConstructor,
     )
-    from rectools.models.nn.transformers.net_blocks import (  # type: ignore[import-not-found]
+    from rectools.models.nn.transformers.net_blocks import (
         LearnableInversePositionalEncoding,
     )
-    from rectools.models.nn.transformers.sasrec import SASRecTransformerLayers  # type: ignore[import-not-found]
-    from rectools.models.nn.transformers.similarity import DistanceSimilarityModule  # type: ignore[import-not-found]
-    from rectools.models.nn.transformers.torch_backbone import (  # type: ignore[import-not-found]
+    from rectools.models.nn.transformers.sasrec import SASRecTransformerLayers
+    from rectools.models.nn.transformers.similarity import DistanceSimilarityModule
+    from rectools.models.nn.transformers.torch_backbone import (
         TransformerTorchBackbone,
     )
 
@@ -58,7 +58,7 @@ def rectools() -> dict[str, Tensor]:
 def transformers() -> dict[str, Tensor]:
     """BERT over items 1..V and [MASK] = V + 1, without the LayerNorm of its prediction head; the mask as the last event
     of each history, and in the middle."""
-    from transformers import BertConfig, BertForMaskedLM  # type: ignore[import-not-found]
+    from transformers import BertConfig, BertForMaskedLM
 
     mask = ITEMS + 1
     config = BertConfig(

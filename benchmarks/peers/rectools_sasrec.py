@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import torch
 from protocol import Clock, Options, report
-from pytorch_lightning import Trainer  # type: ignore[import-not-found]
-from pytorch_lightning.callbacks import LambdaCallback  # type: ignore[import-not-found]
-from rectools.dataset import Dataset  # type: ignore[import-not-found]
-from rectools.models import SASRecModel  # type: ignore[import-not-found]
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import LambdaCallback
+from rectools.dataset import Dataset
+from rectools.models import SASRecModel
 
 
 def main() -> None:

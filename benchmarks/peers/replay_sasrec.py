@@ -9,22 +9,22 @@ similar length at a time; it fails in mixed precision (RePlay 0.22.0), and is le
 import argparse
 from typing import Any
 
-import lightning  # type: ignore[import-not-found]
+import lightning
 import torch
-from lightning.pytorch.callbacks import LambdaCallback  # type: ignore[import-not-found]
+from lightning.pytorch.callbacks import LambdaCallback
 from protocol import Clock, Options, report
-from replay.data import FeatureHint, FeatureSource, FeatureType  # type: ignore[import-not-found]
-from replay.data.nn import (  # type: ignore[import-not-found]
+from replay.data import FeatureHint, FeatureSource, FeatureType
+from replay.data.nn import (
     ParquetModule,
     TensorFeatureInfo,
     TensorFeatureSource,
     TensorSchema,
 )
-from replay.nn.lightning import LightningModule  # type: ignore[import-not-found]
-from replay.nn.lightning.optimizer import OptimizerFactory  # type: ignore[import-not-found]
-from replay.nn.loss import LogInCE  # type: ignore[import-not-found]
-from replay.nn.sequential import LengthBucketedQueryEncoder, SasRec  # type: ignore[import-not-found]
-from replay.nn.transform.template import make_default_sasrec_transforms  # type: ignore[import-not-found]
+from replay.nn.lightning import LightningModule
+from replay.nn.lightning.optimizer import OptimizerFactory
+from replay.nn.loss import LogInCE
+from replay.nn.sequential import LengthBucketedQueryEncoder, SasRec
+from replay.nn.transform.template import make_default_sasrec_transforms
 
 
 def main() -> None:

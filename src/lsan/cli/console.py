@@ -1,4 +1,4 @@
-"""What the commands share on the terminal: tables, progress bars with an ETA, device flags."""
+"""What the commands share on the terminal: tables, progress bars with an ETA, flags for recipe and device."""
 
 import argparse
 import sys
@@ -19,8 +19,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from lsan.config import Recipe, load_recipe
 from lsan.errors import ConfigError
 from lsan.experiment import Device, Observer, choose_device
+from lsan.presets import load_preset, preset_names
 from lsan.training.parallel import worker
 
 _WIDE = 160
@@ -44,6 +46,26 @@ def plain_table(*columns: str, title: str | None = None) -> Table:
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0)
     return table
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --preset, --recipe and --seed."""
+    recipe = parser.add_mutually_exclusive_group()
+    recipe.add_argument(
+        "--preset", metavar="NAME", help=f"a recipe that comes with lsan: {', '.join(preset_names())}; default lsan"
+    )
+    recipe.add_argument("--recipe", metavar="FILE", type=Path, help="a recipe of your own, a TOML file")
+    parser.add_argument("--seed", metavar="N", type=int, help="instead of the recipe's seed")
+
+
+def chosen_recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe that these flags name.
+
+    Raises:
+        ConfigError: when there is no such preset, or the recipe or the seed is not valid.
+    """
+    recipe = load_preset(args.preset or "lsan") if args.recipe is None else load_recipe(args.recipe)
+    return recipe if args.seed is None else recipe.with_seed(args.seed)
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:

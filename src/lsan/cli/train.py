@@ -3,12 +3,10 @@
 import argparse
 from pathlib import Path
 
-from lsan.cli.console import add_device_arguments, training_observer, use_device
-from lsan.config import load_recipe
+from lsan.cli.console import add_device_arguments, add_recipe_arguments, chosen_recipe, training_observer, use_device
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
 from lsan.experiment import resume_run, start_run
-from lsan.presets import load_preset, preset_names
 from lsan.runs import RunHeader
 from lsan.tracking import tracked, tracker_names, trackers_of
 from lsan.training.parallel import join_workers, leave_workers, worker
@@ -17,17 +15,12 @@ from lsan.training.parallel import join_workers, leave_workers, worker
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lsan train`."""
     parser.add_argument("dataset", metavar="DATASET", type=Path, nargs="?", help="folder that `lsan prepare` wrote")
-    recipe = parser.add_mutually_exclusive_group()
-    recipe.add_argument(
-        "--preset", metavar="NAME", help=f"a recipe that comes with lsan: {', '.join(preset_names())}; default lsan"
-    )
-    recipe.add_argument("--recipe", metavar="FILE", type=Path, help="a recipe of your own, a TOML file")
+    add_recipe_arguments(parser)
     parser.add_argument("--out", metavar="RUN", type=Path, help="folder to write; must not exist yet")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run instead of starting one")
     parser.add_argument(
         "--dataset", dest="moved", metavar="DIR", type=Path, help="with --resume: the run's dataset, if it has moved"
     )
-    parser.add_argument("--seed", metavar="N", type=int, help="instead of the recipe's seed")
     parser.add_argument(
         "--track",
         action="append",
@@ -71,9 +64,7 @@ def run(args: argparse.Namespace) -> None:
         if args.dataset is None or args.out is None or args.moved is not None:
             raise ConfigError("name a DATASET and a folder --out, or an interrupted run with --resume")
         dataset = Dataset.open(args.dataset)
-        recipe = load_preset(args.preset or "lsan") if args.recipe is None else load_recipe(args.recipe)
-        if args.seed is not None:
-            recipe = recipe.with_seed(args.seed)
+        recipe = chosen_recipe(args)
         device = join_workers(use_device(args))
         with (
             training_observer(recipe.training.epochs, args.out) as terminal,

@@ -8,12 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lsan.cli.console import add_device_arguments, console, plain_table, progress_display, use_device
-from lsan.config import Recipe, load_recipe
+from lsan.cli.console import (
+    add_device_arguments,
+    add_recipe_arguments,
+    chosen_recipe,
+    console,
+    plain_table,
+    progress_display,
+    use_device,
+)
+from lsan.config import Recipe
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError, DataError
 from lsan.experiment import Observer
-from lsan.presets import load_preset, preset_names
 from lsan.tuning.records import Search, Trial, best_trial
 from lsan.tuning.search import SearchObserver, resume_search, start_search
 from lsan.tuning.space import default_space, load_space
@@ -24,11 +31,7 @@ _SHOWN = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lsan tune`."""
     parser.add_argument("dataset", metavar="DATASET", type=Path, nargs="?", help="folder that `lsan prepare` wrote")
-    recipe = parser.add_mutually_exclusive_group()
-    recipe.add_argument(
-        "--preset", metavar="NAME", help=f"start from this preset: {', '.join(preset_names())}; default lsan"
-    )
-    recipe.add_argument("--recipe", metavar="FILE", type=Path, help="start from a recipe of your own, a TOML file")
+    add_recipe_arguments(parser)
     parser.add_argument(
         "--space", metavar="FILE", type=Path, help="TOML file of what to vary, instead of the usual (docs/tuning.md)"
     )
@@ -41,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trials", metavar="N", type=int, help="trainings in all, those before --resume too; default 20"
     )
     parser.add_argument("--timeout", metavar="MINUTES", type=float, help="begin no trial later than this from now")
-    parser.add_argument("--seed", metavar="N", type=int, help="instead of the recipe's seed")
     add_device_arguments(parser)
 
 
@@ -69,9 +71,7 @@ def run(args: argparse.Namespace) -> None:
             raise ConfigError("name a DATASET and a folder --out, or an interrupted search with --resume")
         folder = args.out
         dataset = Dataset.open(args.dataset)
-        recipe = load_preset(args.preset or "lsan") if args.recipe is None else load_recipe(args.recipe)
-        if args.seed is not None:
-            recipe = recipe.with_seed(args.seed)
+        recipe = chosen_recipe(args)
         space = default_space(recipe) if args.space is None else load_space(args.space, recipe)
         trials = args.trials or 20
     device = use_device(args)

@@ -58,6 +58,12 @@ class Split:
     a case that asks for one is a miss. Index 0, the padding, is never known. Shape [V + 1]."""
 
 
+def flat_ranges(start: IntArray, counts: IntArray) -> IntArray:
+    """`start[n] .. start[n] + counts[n] - 1` of every n, one after the other. Shape [sum of counts]."""
+    positions: IntArray = np.repeat(start - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    return positions
+
+
 def leave_one_out(dataset: Dataset) -> Split:
     """Last event of a user = test, last but one = validation, the rest = training.
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lsan.data.dataset import Dataset
-from lsan.data.splits import Cases
+from lsan.data.splits import Cases, flat_ranges
 from lsan.data.windows import HistoryReader, IntArray
 from lsan.errors import DataError
 from lsan.models.histories import Histories
@@ -117,5 +117,5 @@ def _seen(dataset: Dataset, start: IntArray, stop: IntArray) -> tuple[Tensor, Te
     """Row and column of every item in the whole history of each case."""
     lengths = stop - start
     row = np.repeat(np.arange(len(start)), lengths)
-    event = np.repeat(start - (np.cumsum(lengths) - lengths), lengths) + np.arange(len(row))
+    event = flat_ranges(start, lengths)
     return torch.from_numpy(row), torch.from_numpy(dataset.items[event].astype(np.int64) - 1)

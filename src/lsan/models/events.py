@@ -1,5 +1,7 @@
 """The training events of a split: all that counting models may look at."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -7,17 +9,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lsan.data.dataset import Dataset
-from lsan.data.splits import Split
+from lsan.data.splits import Split, flat_ranges
 
 IntArray = npt.NDArray[np.int64]
 
 
 def training_positions(split: Split) -> IntArray:
     """Which of the dataset's flat events train, user after user, each oldest first. Shape [training events]."""
-    lengths = split.train_stop - split.train_start
-    first = np.repeat(split.train_start - (np.cumsum(lengths) - lengths), lengths)
-    positions: IntArray = first + np.arange(len(first))
-    return positions
+    return flat_ranges(split.train_start, split.train_stop - split.train_start)
 
 
 def training_events(dataset: Dataset, split: Split) -> tuple[IntArray, IntArray]:
@@ -31,3 +30,11 @@ def training_popularity(dataset: Dataset, split: Split) -> Int[Tensor, " items"]
     _, items = training_events(dataset, split)
     counts = np.bincount(items, minlength=len(dataset.catalogue) + 1)
     return torch.from_numpy(counts[1:])
+
+
+def near_pairs(users: IntArray, items: IntArray, reach: int) -> Iterator[tuple[IntArray, IntArray, int]]:
+    """Earlier item, later item and distance of all pairs of one user's events at most `reach` steps apart; one distance
+    after the other. Shape [pairs] each."""
+    for distance in range(1, reach + 1):
+        near = users[distance:] == users[:-distance]
+        yield items[:-distance][near], items[distance:][near], distance

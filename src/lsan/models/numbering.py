@@ -17,7 +17,7 @@ import numpy.typing as npt
 from lsan.config import ComposedTableConfig, TableConfig
 from lsan.data.dataset import Dataset
 from lsan.data.splits import Split
-from lsan.models.events import training_events
+from lsan.models.events import near_pairs, training_events
 from lsan.models.item_tables.composed import complete_radices
 
 IntArray = npt.NDArray[np.int64]
@@ -67,10 +67,9 @@ def cooccurrence_numbers(users: IntArray, events: IntArray, items: int, first_ra
 def _near_pairs(users: IntArray, items: IntArray, popularity: IntArray, stratum: IntArray) -> list[tuple[int, int]]:
     """(item of a rarer stratum, item of stratum 0), the best pair first; ties in the order of the items."""
     keys, weights = [], []
-    for distance in range(1, NEAR + 1):
-        near = users[distance:] == users[:-distance]
-        for rare, popular in ((items[distance:], items[:-distance]), (items[:-distance], items[distance:])):
-            pair = near & (stratum[rare] > 0) & (stratum[popular] == 0)
+    for earlier, later, distance in near_pairs(users, items, NEAR):
+        for rare, popular in ((later, earlier), (earlier, later)):
+            pair = (stratum[rare] > 0) & (stratum[popular] == 0)
             keys.append(rare[pair] * len(popularity) + popular[pair])
             weights.append(np.full(int(pair.sum()), 1 / distance))
     key, pair_of = np.unique(np.concatenate(keys), return_inverse=True)

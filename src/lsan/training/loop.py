@@ -1,7 +1,6 @@
 """The training loop: shuffled epochs, early stopping on a validation figure, checkpoints, exact resumption."""
 
 import copy
-import logging
 import time
 import zlib
 from collections.abc import Callable
@@ -23,8 +22,6 @@ from lsan.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from lsan.training.losses import Loss, make_loss, native_precision
 from lsan.training.memory import keep_freed_memory
 from lsan.training.parallel import add_over_workers, from_first_worker, worker, workers
-
-logger = logging.getLogger(__name__)
 
 #: Seconds between checkpoints inside an epoch.
 CHECKPOINT_SECONDS = 300.0
@@ -78,6 +75,7 @@ def train(
     examples = training_examples(split, regime, recipe.model.history)
     lengths = reader.lengths(examples.start, examples.stop)
     precision = native_precision(settings.precision, device)
+    low = device.type == "cuda" and precision == torch.bfloat16
     loss_of = make_loss(settings.loss, network.popularity, precision)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -93,7 +91,6 @@ def train(
             share = batches[progress.step][worker() :: workers()]
             torch.manual_seed(stream(seed, "dropout", progress.epoch, progress.step, *[worker()] * (worker() > 0)))
             histories, targets = read_batch(reader, dataset.items, examples, share, regime)
-            low = device.type == "cuda" and precision == torch.bfloat16
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=low):
                 hidden, targets = _predictions(network, histories.to(device), targets.to(device))
             loss, count = _update(network, optimizer, loss_of, hidden.float(), targets)

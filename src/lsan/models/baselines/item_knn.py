@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lsan.data.dataset import Dataset
-from lsan.data.splits import Split
+from lsan.data.splits import Split, flat_ranges
 from lsan.models.events import training_events, training_popularity
 from lsan.models.histories import Histories
 
@@ -66,7 +66,7 @@ class ItemKnn:
         weight = self._settings.decay ** (items.shape[1] - 1 - place)
         counts = self._begin[item + 1] - self._begin[item]
         event = np.repeat(np.arange(len(item)), counts)
-        entry = torch.from_numpy(_ranges(self._begin[item], counts))
+        entry = torch.from_numpy(flat_ranges(self._begin[item], counts))
         scores = torch.zeros(len(items), len(self._fallback))
         scores.view(-1).index_add_(
             0,
@@ -112,9 +112,3 @@ def _neighbours(
         values.append(value[best][kept])
     starts = np.searchsorted(np.concatenate(rows), np.arange(size + 1))
     return starts, np.concatenate(columns), np.concatenate(values)
-
-
-def _ranges(starts: IntArray, counts: IntArray) -> IntArray:
-    """`starts[n] .. starts[n] + counts[n] - 1` of every n, one after the other."""
-    ranges: IntArray = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-    return ranges

@@ -5,7 +5,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lsan.config import ModelConfig, TwinTransformerConfig
-from lsan.models.encoders.attention import Attention, Positions, causal_mask, normal_weights, padding_mask
+from lsan.models.encoders.attention import (
+    Attention,
+    FeedForward,
+    Positions,
+    causal_mask,
+    normal_weights,
+    padding_mask,
+)
 from lsan.models.encoders.encoder import Encoder
 from lsan.models.histories import Histories
 
@@ -41,13 +48,12 @@ class TwinBlock(nn.Module):
 
     def __init__(self, config: ModelConfig, encoder: TwinTransformerConfig) -> None:
         super().__init__()
-        width, inner = config.width, encoder.feed_forward * config.width
+        width = config.width
         self.local = DepthwiseConvolution(width, encoder.window, causal=config.regime == "causal")
         self.attention = Attention(width, encoder.heads)
         self.mix = nn.Linear(2 * width, width)
         self.mix_norm = nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
-        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, encoder.feed_forward * width, config.dropout)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(
@@ -57,8 +63,7 @@ class TwinBlock(nn.Module):
         asking = x[:, -1:] if last_only else x
         local = self.local.last(x) if last_only else self.local(x)
         both = torch.cat([local, self.attention(asking, x, mask)], dim=-1)
-        y = self.mix_norm(asking + self.drop(self.mix(both)))
-        out: Tensor = self.feed_forward_norm(y + self.drop(self.feed_forward(y)))
+        out: Tensor = self.feed_forward(self.mix_norm(asking + self.drop(self.mix(both))))
         return out
 
 

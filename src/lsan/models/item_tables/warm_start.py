@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lsan.models.events import near_pairs
+
 IntArray = npt.NDArray[np.int64]
 
 #: Two events of one user are near when at most this many steps apart; at distance d they count 1 / d.
@@ -51,9 +53,7 @@ def cooccurrence_vectors(users: IntArray, events: IntArray, items: int, width: i
 def _near_pairs(users: IntArray, items: IntArray, size: int) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
     """Row, column and weight of each pair of items that were near, both ways round."""
     keys, weights = [], []
-    for distance in range(1, NEAR + 1):
-        near = users[distance:] == users[:-distance]
-        one, other = items[distance:][near], items[:-distance][near]
+    for other, one, distance in near_pairs(users, items, NEAR):
         keys += [one * size + other, other * size + one]
         weights.append(np.full(2 * len(one), 1 / distance))
     key, pair_of = np.unique(np.concatenate(keys), return_inverse=True)

@@ -1,0 +1,83 @@
+"""Evaluated runs beside a result file, so that a table grows from session to session although run folders are gone.
+
+NAME.json            under "runs", what each run was made by and gave
+NAME.ranks.parquet   for each case its user and, by run and policy, twice the rank of the answer (ties make half ranks),
+                     0 beyond 20: enough for every metric of the table, and for paired tests
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from lsan.comparison.entries import Entry, Policy
+from lsan.comparison.outcomes import Costs, Outcome
+from lsan.config import recipe_to
+from lsan.data.dataset import Dataset
+from lsan.files import write_atomically
+
+_POLICIES: tuple[Policy, ...] = ("unseen items", "all items")
+
+#: Metrics look no further down.
+_FURTHEST = 20
+
+
+class KeptRuns:
+    """What is there of the runs of one dataset and split. Runs of other data are forgotten."""
+
+    def __init__(self, path: Path, dataset: Dataset) -> None:
+        self._ranks_path = path.with_suffix(".ranks.parquet")
+        content = json.loads(path.read_bytes()) if path.exists() else {}
+        self.runs: dict[str, dict[str, Any]] = {}
+        self._ranks = pl.DataFrame()
+        if content.get("content_hash") == dataset.content_hash and self._ranks_path.exists():
+            self.runs = content["runs"]
+            self._ranks = pl.read_parquet(self._ranks_path)
+
+    def outcomes(self, entries: Sequence[Entry]) -> dict[str, Outcome]:
+        """Those of the entries that were evaluated, with the very recipe; by label."""
+        return {
+            entry.label: self._outcome(entry)
+            for entry in entries
+            if entry.label in self.runs and self.runs[entry.label]["recipe"] == _recipe(entry)
+        }
+
+    def add(self, outcome: Outcome, made: dict[str, Any]) -> None:
+        """Keep an outcome with the circumstances under which it was made, instead of an older one of that label."""
+        label = outcome.entry.label
+        self.runs[label] = {
+            "recipe": _recipe(outcome.entry),
+            "costs": msgspec.to_builtins(outcome.costs),
+            "figures": outcome.figures,
+            "made": made,
+        }
+        columns = [pl.Series("user", outcome.users)]
+        for policy in _POLICIES:
+            ranks = outcome.ranks[policy]
+            columns.append(pl.Series(f"{label}: {policy}", np.where(ranks <= _FURTHEST, 2 * ranks, 0), dtype=pl.UInt8))
+        self._ranks = self._ranks.with_columns(columns)
+        buffer = io.BytesIO()
+        self._ranks.write_parquet(buffer, compression="zstd", compression_level=19)
+        write_atomically(self._ranks_path, buffer.getvalue())
+
+    def _outcome(self, entry: Entry) -> Outcome:
+        run = self.runs[entry.label]
+        doubled = {policy: self._ranks[f"{entry.label}: {policy}"].to_numpy() for policy in _POLICIES}
+        return Outcome(
+            entry=entry,
+            costs=Costs(**run["costs"]),
+            figures=run["figures"],
+            users=self._ranks["user"].to_numpy(),
+            ranks={policy: np.where(ranks > 0, ranks / 2, np.inf) for policy, ranks in doubled.items()},
+        )
+
+
+def _recipe(entry: Entry) -> dict[str, Any]:
+    recipe = recipe_to(entry.recipe)
+    recipe.pop("description", None)
+    return recipe
