@@ -21,9 +21,11 @@ DEVIATION = 0.05
 
 
 def cooccurrence_vectors(users: IntArray, events: IntArray, items: int, width: int) -> Float[Tensor, "items width"]:
-    """`U sqrt(S)` of the positive pointwise mutual information of near items, cut to its `width` largest singular
-    values (Levy and Goldberg 2014, "Neural word embedding as implicit matrix factorization", sections 3 and 5), scaled
-    to `DEVIATION`. The randomised decomposition draws from torch's generator.
+    """`U sqrt(S)` of `(D + t)^-1/2 A (D + t)^-1/2`, cut to its `width` largest singular values, scaled to `DEVIATION`. A
+    counts how often two items were near, D has its row sums, and t is a quarter of their mean: the regularised
+    Laplacian of Qin and Rohe (2013, "Regularized spectral clustering under the degree-corrected stochastic blockmodel",
+    section 2), who take the whole mean. Without t, pairs of rare items crowd out all else. The randomised decomposition
+    draws from torch's generator.
 
     Args:
         users: user of each training event, in the order of the dataset. Shape [events].
@@ -36,11 +38,10 @@ def cooccurrence_vectors(users: IntArray, events: IntArray, items: int, width: i
     if len(row) == 0:
         return vectors
     total = np.bincount(row, weights=weight, minlength=items)
-    information = np.log(weight * weight.sum() / (total[row] * total[column]))
-    positive = information > 0
-    place = torch.from_numpy(np.stack([row[positive], column[positive]]))
-    amount = torch.from_numpy(information[positive]).float()
-    matrix = torch.sparse_coo_tensor(place, amount, (items, items), check_invariants=True)
+    total += total.mean() / 4
+    strength = torch.from_numpy(weight / np.sqrt(total[row] * total[column])).float()
+    place = torch.from_numpy(np.stack([row, column]))
+    matrix = torch.sparse_coo_tensor(place, strength, (items, items), check_invariants=True)
     rank = min(width, items)
     left, values, _ = torch.svd_lowrank(matrix, q=min(rank + 10, items), niter=4)
     known = left[:, :rank] * values[:rank].sqrt()
