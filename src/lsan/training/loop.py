@@ -169,7 +169,7 @@ def _update(
     """One update. Returns the mean loss and the number of targets, over all workers."""
     count = torch.tensor([float(len(targets))], device=hidden.device)
     add_over_workers([count])
-    optimizer.zero_grad()
+    optimizer.zero_grad(set_to_none=False)  # new ones each time would lie between what a step frees, and split it up
     loss = loss_of(hidden, network.output(), targets) * (len(targets) / count[0]) if len(targets) else hidden.sum()
     loss.backward()
     total = loss.detach()
