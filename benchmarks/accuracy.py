@@ -77,12 +77,15 @@ def main() -> None:
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     planned = entries_of(arguments.dataset, None, arguments.split)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for done in as_completed([pool.submit(_in_a_process, entry, folder) for entry in missing]):
-            entry = done.result()
-            outcome = find_outcome(entry, dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
-            kept.add(outcome, {"jobs": arguments.jobs, "threads_a_job": arguments.threads, **provenance()})
-            _write(kept, planned, dataset, path, folder)
-            print(f"{entry.label} is done", flush=True)
+        try:
+            for done in as_completed([pool.submit(_in_a_process, entry, folder) for entry in missing]):
+                entry = done.result()
+                outcome = find_outcome(entry, dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
+                kept.add(outcome, {"jobs": arguments.jobs, "threads_a_job": arguments.threads, **provenance()})
+                _write(kept, planned, dataset, path, folder)
+                print(f"{entry.label} is done", flush=True)
+        finally:  # after an error, begin nothing more
+            pool.shutdown(wait=False, cancel_futures=True)
     _write(kept, planned, dataset, path, folder)
     print(f"written {path.relative_to(ROOT)} and {(folder / 'comparison.md').relative_to(ROOT)}")
 

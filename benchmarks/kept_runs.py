@@ -60,7 +60,7 @@ class KeptRuns:
         for policy in _POLICIES:
             ranks = outcome.ranks[policy]
             columns.append(pl.Series(f"{label}: {policy}", np.where(ranks <= _FURTHEST, 2 * ranks, 0), dtype=pl.UInt8))
-        self._ranks = self._ranks.with_columns(columns)
+        self._ranks = pl.DataFrame({column.name: column for column in [*self._ranks, *columns]})
         buffer = io.BytesIO()
         self._ranks.write_parquet(buffer, compression="zstd", compression_level=19)
         write_atomically(self._ranks_path, buffer.getvalue())

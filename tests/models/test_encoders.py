@@ -18,6 +18,7 @@ from lsan.config import (
     TwinAttentionConfig,
     TwinTransformerConfig,
 )
+from lsan.models.dropout import Dropout
 from lsan.models.encoders import Encoder, make_encoder
 from lsan.models.histories import Histories
 
@@ -238,8 +239,8 @@ def test_where_dropout_is(encoder: EncoderConfig, places: int) -> None:
     config = ModelConfig(regime=regime, width=WIDTH, encoder=encoder, untied_output=untied, dropout=0.25)
     made, calls = make_encoder(config, USERS), []
     for module in made.modules():
-        if isinstance(module, nn.Dropout):
-            module.register_forward_hook(lambda module, *_: calls.append(module.p))
+        if isinstance(module, Dropout):
+            module.register_forward_hook(lambda module, *_: calls.append(module.probability))
         if isinstance(module, nn.GRU):
             assert module.dropout == 0.25
     run(made, histories_of(*ROWS))

@@ -75,7 +75,6 @@ def train(
     examples = training_examples(split, regime, recipe.model.history)
     lengths = reader.lengths(examples.start, examples.stop)
     precision = native_precision(settings.precision, device)
-    low = device.type == "cuda" and precision == torch.bfloat16
     loss_of = make_loss(settings.loss, network.popularity, precision)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -91,7 +90,7 @@ def train(
             share = batches[progress.step][worker() :: workers()]
             torch.manual_seed(stream(seed, "dropout", progress.epoch, progress.step, *[worker()] * (worker() > 0)))
             histories, targets = read_batch(reader, dataset.items, examples, share, regime)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=low):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
                 hidden, targets = _predictions(network, histories.to(device), targets.to(device))
             loss, count = _update(network, optimizer, loss_of, hidden.float(), targets)
             if not np.isfinite(loss):

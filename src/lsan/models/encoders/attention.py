@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsan.config import ModelConfig
+from lsan.models.dropout import Dropout
 
 
 class Positions(nn.Module):
@@ -52,6 +53,23 @@ def merge_heads(x: Float[Tensor, "batch heads time head_width"]) -> Float[Tensor
     return x.transpose(1, 2).flatten(-2)
 
 
+def attend(
+    query: Float[Tensor, "#batch heads queries head_width"],
+    key: Float[Tensor, "#batch heads keys head_width"],
+    value: Float[Tensor, "#batch heads keys value_width"],
+    mask: Bool[Tensor, "#batch #heads #queries keys"] | None = None,
+    *,
+    scale: float | None = None,
+) -> Float[Tensor, "batch heads queries value_width"]:
+    """`softmax(Q K' scale) V` where `mask` is True; `scale` is 1 / sqrt(head_width) if not given. On the CPU always in
+    float32: the way back through bfloat16 attention takes three times as long there."""
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    with torch.autocast("cpu", enabled=False):
+        query, key, value = query.float(), key.float(), value.float()
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+
+
 class Attention(nn.Module):
     """`softmax(Q K' / sqrt(D / H)) V` in each of H heads, side by side (Vaswani et al. 2017, equation 1). What mixes
     the heads is the caller's. The weights of the softmax get no dropout."""
@@ -76,11 +94,11 @@ class Attention(nn.Module):
             query = F.linear(asking, self.qkv.weight[:width], bias if bias is None else bias[:width])
             both = F.linear(x, self.qkv.weight[width:], bias if bias is None else bias[width:])
             key, value = both.chunk(2, dim=-1)
-        attended = F.scaled_dot_product_attention(
+        attended = attend(
             split_heads(query, self.heads),
             split_heads(key, self.heads),
             split_heads(value, self.heads),
-            attn_mask=mask[:, :, -asking.shape[1] :],
+            mask[:, :, -asking.shape[1] :],
         )
         return merge_heads(attended)
 
@@ -93,7 +111,7 @@ class FeedForward(nn.Module):
         self.inner = nn.Linear(width, inner)
         self.out = nn.Linear(inner, width)
         self.norm = nn.LayerNorm(width)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
         out: Tensor = self.norm(x + self.drop(self.out(F.gelu(self.inner(x)))))
@@ -110,7 +128,7 @@ class PostNormBlock(nn.Module):
         self.out = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, inner, dropout)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(
         self, x: Float[Tensor, "batch time width"], mask: Bool[Tensor, "batch 1 #time time"], *, last_only: bool

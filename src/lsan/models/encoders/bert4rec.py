@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsan.config import Bert4RecConfig, ModelConfig
+from lsan.models.dropout import Dropout
 from lsan.models.encoders.attention import Positions, PostNormBlock, normal_weights, padding_mask
 from lsan.models.encoders.encoder import Encoder
 from lsan.models.histories import Histories
@@ -26,7 +27,7 @@ class Bert4Rec(Encoder):
         self.mask = nn.Parameter(torch.randn(width) * 0.02)
         self.positions = Positions(config)
         self.norm = nn.LayerNorm(width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             PostNormBlock(width, encoder.heads, 4 * width, config.dropout) for _ in range(encoder.blocks)
         )

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lsan.config import BsaRecConfig, ModelConfig
+from lsan.models.dropout import Dropout
 from lsan.models.encoders.attention import Attention, FeedForward, Positions, causal_mask, normal_weights
 from lsan.models.encoders.encoder import Encoder
 from lsan.models.histories import Histories
@@ -54,7 +55,7 @@ class BsaRecBlock(nn.Module):
         self.out = nn.Linear(width, width)
         self.attention_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, 4 * width, config.dropout)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(
         self, x: Float[Tensor, "batch time width"], mask: Bool[Tensor, "batch 1 time time"], *, last_only: bool
@@ -76,7 +77,7 @@ class BsaRec(Encoder):
         self.output_width = config.width
         self.positions = Positions(config)
         self.norm = nn.LayerNorm(config.width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(BsaRecBlock(config, encoder) for _ in range(encoder.blocks))
         self.apply(normal_weights)
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsan.config import CaserConfig, ModelConfig
+from lsan.models.dropout import Dropout
 from lsan.models.encoders.encoder import Encoder
 from lsan.models.encoders.users import UserVectors
 from lsan.models.histories import Histories
@@ -29,7 +30,7 @@ class Caser(Encoder):
         self.vertical = nn.Linear(self.order, encoder.vertical)
         self.fuse = nn.Linear(self.order * encoder.horizontal + width * encoder.vertical, width)
         self.users = UserVectors(users, width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(
         self, x: Float[Tensor, "batch time width"], histories: Histories, *, last_only: bool

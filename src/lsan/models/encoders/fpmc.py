@@ -2,9 +2,10 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lsan.config import ModelConfig
+from lsan.models.dropout import Dropout
 from lsan.models.encoders.encoder import Encoder
 from lsan.models.encoders.users import UserVectors
 from lsan.models.histories import Histories
@@ -19,7 +20,7 @@ class Fpmc(Encoder):
         super().__init__()
         self.output_width = 2 * config.width
         self.users = UserVectors(users, config.width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(
         self, x: Float[Tensor, "batch time width"], histories: Histories, *, last_only: bool

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lsan.config import Gru4RecConfig, ModelConfig
+from lsan.models.dropout import Dropout
 from lsan.models.encoders.encoder import Encoder
 from lsan.models.histories import Histories
 
@@ -19,7 +20,7 @@ class Gru4Rec(Encoder):
         between = config.dropout if encoder.layers > 1 else 0.0
         self.gru = nn.GRU(width, width, encoder.layers, batch_first=True, dropout=between)
         self.out = nn.Linear(width, width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(
         self, x: Float[Tensor, "batch time width"], histories: Histories, *, last_only: bool

@@ -7,12 +7,13 @@ queries instead; here it is the paper's.
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lsan.config import LightSansConfig, ModelConfig
+from lsan.models.dropout import Dropout
 from lsan.models.encoders.attention import (
     FeedForward,
     Positions,
+    attend,
     merge_heads,
     normal_weights,
     padding_mask,
@@ -33,7 +34,7 @@ class Interests(nn.Module):
         self, x: Float[Tensor, "batch time width"], mask: Bool[Tensor, "batch 1 1 time"]
     ) -> Float[Tensor, "batch interests width"]:
         theta, x = self.theta.to(x.dtype).expand(len(x), 1, -1, -1), x.unsqueeze(1)
-        return F.scaled_dot_product_attention(theta, x, x, attn_mask=mask, scale=1.0).squeeze(1)
+        return attend(theta, x, x, mask, scale=1.0).squeeze(1)
 
 
 class LightAttention(nn.Module):
@@ -66,17 +67,17 @@ class LightAttention(nn.Module):
         """`asking` is `x` or its last position."""
         batch, queries, heads = len(x), asking.shape[1], self.heads
         key, value = self.key_value(x).chunk(2, dim=-1)
-        of_items = F.scaled_dot_product_attention(
+        of_items = attend(
             split_heads(self.query(asking), heads),
             split_heads(self.key_interests(key, mask), heads),
             split_heads(self.value_interests(value, mask), heads),
         )
         positions = self.position_norm(positions)
-        of_positions = F.scaled_dot_product_attention(
+        of_positions = attend(
             split_heads(self.position_query(positions[:, -queries:]), heads).expand(batch, -1, -1, -1),
             split_heads(self.position_key(positions), heads).expand(batch, -1, -1, -1),
             split_heads(value, heads),
-            attn_mask=mask,
+            mask,
             scale=self.position_scale,
         )
         out: Tensor = self.out(merge_heads(of_items + of_positions))
@@ -91,7 +92,7 @@ class LightBlock(nn.Module):
         self.attention = LightAttention(width, heads, interests)
         self.norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, 4 * width, dropout)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(
         self,
@@ -114,7 +115,7 @@ class LightSans(Encoder):
         self.output_width = width = config.width
         self.positions = Positions(config)
         self.norm = nn.LayerNorm(width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             LightBlock(width, encoder.heads, encoder.interests, config.dropout) for _ in range(encoder.blocks)
         )

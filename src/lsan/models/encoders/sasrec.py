@@ -4,6 +4,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lsan.config import ModelConfig, SasRecConfig
+from lsan.models.dropout import Dropout
 from lsan.models.encoders.attention import Attention, Positions, PostNormBlock, causal_mask, normal_weights
 from lsan.models.encoders.encoder import Encoder
 from lsan.models.histories import Histories
@@ -23,10 +24,8 @@ class PreNormBlock(nn.Module):
         self.attention = Attention(width, heads)
         self.out = nn.Linear(width, width)
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, inner), nn.ReLU(), nn.Dropout(dropout), nn.Linear(inner, width)
-        )
-        self.drop = nn.Dropout(dropout)
+        self.feed_forward = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), Dropout(dropout), nn.Linear(inner, width))
+        self.drop = Dropout(dropout)
 
     def forward(
         self, x: Float[Tensor, "batch time width"], mask: Bool[Tensor, "batch 1 time time"], *, last_only: bool
@@ -51,7 +50,7 @@ class SasRec(Encoder):
         self.scale = width**0.5 if pre else 1.0
         self.positions = Positions(config)
         self.input_norm = nn.Identity() if pre else nn.LayerNorm(width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         block = PreNormBlock if pre else PostNormBlock
         self.blocks = nn.ModuleList(block(width, encoder.heads, inner, config.dropout) for _ in range(encoder.blocks))
         self.output_norm = nn.LayerNorm(width) if pre else nn.Identity()

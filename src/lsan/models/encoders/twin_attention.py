@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsan.config import ModelConfig, TwinAttentionConfig
+from lsan.models.dropout import Dropout
 from lsan.models.encoders.attention import Attention, Positions, causal_mask, padding_mask
 from lsan.models.encoders.encoder import Encoder
 from lsan.models.histories import Histories
@@ -77,7 +78,7 @@ class TwinAttention(Encoder):
             TwinAttentionBlock(width, encoder.heads, encoder.window, causal=self.causal) for _ in range(encoder.blocks)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(encoder.blocks) if encoder.residual)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(
         self, x: Float[Tensor, "batch time width"], histories: Histories, *, last_only: bool

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lsan.config import ModelConfig, TwinTransformerConfig
+from lsan.models.dropout import Dropout
 from lsan.models.encoders.attention import (
     Attention,
     FeedForward,
@@ -54,7 +55,7 @@ class TwinBlock(nn.Module):
         self.mix = nn.Linear(2 * width, width)
         self.mix_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, encoder.feed_forward * width, config.dropout)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(
         self, x: Float[Tensor, "batch time width"], mask: Bool[Tensor, "batch 1 #time time"], *, last_only: bool
@@ -80,7 +81,7 @@ class TwinTransformer(Encoder):
         self.causal = config.regime == "causal"
         self.positions = Positions(config)
         self.input_norm = nn.LayerNorm(config.width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(TwinBlock(config, encoder) for _ in range(encoder.blocks))
         self.apply(normal_weights)
 

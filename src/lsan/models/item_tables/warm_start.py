@@ -21,11 +21,12 @@ DEVIATION = 0.05
 
 
 def cooccurrence_vectors(users: IntArray, events: IntArray, items: int, width: int) -> Float[Tensor, "items width"]:
-    """`U sqrt(S)` of `(D + t)^-1/2 A (D + t)^-1/2`, cut to its `width` largest singular values, scaled to `DEVIATION`. A
-    counts how often two items were near, D has its row sums, and t is a quarter of their mean: the regularised
-    Laplacian of Qin and Rohe (2013, "Regularized spectral clustering under the degree-corrected stochastic blockmodel",
-    section 2), who take the whole mean. Without t, pairs of rare items crowd out all else. The randomised decomposition
-    draws from torch's generator.
+    """`U sqrt(S)` of `(D + t)^-1/2 A (D + t)^-1/2`, cut to its `width` largest singular values, scaled to `DEVIATION`.
+
+    A counts how often two items were near, D has its row sums, and t is a quarter of their mean: the regularised
+    Laplacian of Qin and Rohe (2013, "Regularized spectral clustering under the degree-corrected stochastic
+    blockmodel", section 2), who take the whole mean. Without t, pairs of rare items crowd out all else. The randomised
+    decomposition draws from torch's generator.
 
     Args:
         users: user of each training event, in the order of the dataset. Shape [events].
