@@ -323,8 +323,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     patience: Count = 10
     """Stop after this many epochs without a better validation nDCG@10."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products of full cross-entropy and sampled softmax (and, on CUDA, of the encoder); sums, weights
-    and moments stay float32. auto: bfloat16 where the processor multiplies it natively."""
+    """Of the matrix products in training, those of the encoder and of full cross-entropy and sampled softmax; sums,
+    weights and moments stay float32. auto: bfloat16 where the processor multiplies it natively."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
