@@ -1,8 +1,12 @@
 """The encoder of the preset `lsan`: LSAN's twin attention inside transformer blocks."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lsan.config import ModelConfig, TwinTransformerConfig
 from lsan.models.dropout import Dropout
@@ -18,6 +22,41 @@ from lsan.models.encoders.encoder import Encoder
 from lsan.models.histories import Histories
 
 
+class _Convolution(torch.autograd.Function):
+    """`y[i, c] = sum_j kernel[c, j] x[i - back + j, c]`, zeros outside. By hand, since autograd would go over the whole
+    batch six times for each j on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, back: int) -> Tensor:
+        ahead = kernel.shape[1] - 1 - back
+        padded = F.pad(x, (0, 0, back, ahead))
+        ctx.save_for_backward(padded, kernel)
+        ctx.back = back
+        return _slide(padded, kernel)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        padded, kernel = ctx.saved_tensors
+        (grad,), window = grads, kernel.shape[1]
+        time = grad.shape[1]
+        mirrored = F.pad(grad, (0, 0, window - 1 - ctx.back, ctx.back))
+        by_kernel = [torch.linalg.vecdot(grad, padded[:, j : j + time], dim=1).sum(0) for j in range(window)]
+        return _slide(mirrored, kernel.flip(1)), torch.stack(by_kernel, dim=1), None
+
+
+def _slide(padded: Tensor, kernel: Tensor) -> Tensor:
+    """`y[i, c] = sum_j kernel[c, j] padded[i + j, c]`."""
+    time = padded.shape[1] - kernel.shape[1] + 1
+    columns = kernel.T.contiguous()
+    y = padded[:, :time] * columns[0]
+    for j in range(1, len(columns)):
+        y.addcmul_(padded[:, j : j + time], columns[j])
+    return y
+
+
+_convolution: Callable[[Tensor, Tensor, int], Tensor] = _Convolution.apply
+
+
 class DepthwiseConvolution(nn.Module):
     """Each channel has a kernel of its own along time, of `window` numbers."""
 
@@ -28,13 +67,7 @@ class DepthwiseConvolution(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
         """`y[i, c] = sum_j kernel[c, j] x[i - back + j, c]`, zeros outside."""
-        time = x.shape[1]
-        y = torch.zeros_like(x)
-        for j, weights in enumerate(self.kernel.unbind(1)):
-            shift = j - self.back  # y[i] takes from x[i + shift]
-            if abs(shift) < time:
-                y[:, max(0, -shift) : time - max(0, shift)] += x[:, max(0, shift) : time - max(0, -shift)] * weights
-        return y
+        return _convolution(x, self.kernel, self.back)
 
     def last(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch 1 width"]:
         """`forward(x)[:, -1:]`: only the events up to the last one are under its kernel."""
