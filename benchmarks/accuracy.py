@@ -97,7 +97,7 @@ def _write(kept: KeptRuns, planned: list[Entry], dataset: Dataset, path: Path, f
     table = comparison.to_json()
     for row in table["rows"]:
         del row["figures"]  # under "runs"
-    result = {**table, "runs": kept.runs, "data_hash": dataset.content_hash, **provenance()}
+    result = {**table, "runs": kept.runs, **provenance()}
     write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
 
 

@@ -4,6 +4,7 @@ Beside the sizes all is as RecTools has it by default: batches made in the train
 would take the cores that train), no key padding mask, no validation. It ranks the items of its training data only.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -29,7 +30,21 @@ def main() -> None:
 
         return Trainer(callbacks=[LambdaCallback(on_train_batch_end=tick)], **options.trainer())
 
-    model = SASRecModel(
+    model = sasrec(options, trainer)
+    model.fit(training_events(options))
+    report(
+        "rectools",
+        ["rectools", "torch", "pytorch-lightning", "numpy"],
+        options,
+        blocks=clock.blocks(),
+        losses=clock.losses,
+        parameters=sum(parameter.numel() for parameter in model.torch_model.parameters()),
+    )
+
+
+def sasrec(options: Options, trainer: Callable[[], Trainer]) -> Any:
+    """The untrained model; RecTools calls `trainer` when it is fitted."""
+    return SASRecModel(
         n_factors=options.width,
         n_blocks=options.blocks,
         n_heads=options.heads,
@@ -40,18 +55,14 @@ def main() -> None:
         loss="softmax",
         get_trainer_func=trainer,
     )
+
+
+def training_events(options: Options) -> Any:
+    """events.csv as RecTools reads it."""
     events = pd.read_csv(options.data / "events.csv")
     events = events.rename(columns={"user": "user_id", "item": "item_id"})
     events["weight"], events["datetime"] = 1.0, pd.to_datetime(events.index, unit="s")
-    model.fit(Dataset.construct(events))
-    report(
-        "rectools",
-        ["rectools", "torch", "pytorch-lightning", "numpy"],
-        options,
-        blocks=clock.blocks(),
-        losses=clock.losses,
-        parameters=sum(parameter.numel() for parameter in model.torch_model.parameters()),
-    )
+    return Dataset.construct(events)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ import torch
 from protocol import Options
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import LambdaCallback
-from rectools.dataset import Dataset
-from rectools.models import SASRecModel
+from rectools_sasrec import sasrec, training_events
 
 BATCH = 512
 
@@ -53,21 +52,8 @@ def main() -> None:
         callback = LambdaCallback(on_train_epoch_start=start, on_train_batch_end=tick, on_train_epoch_end=end)
         return Trainer(**options.trainer() | {"callbacks": [callback], "max_epochs": -1, "max_steps": -1})
 
-    model = SASRecModel(
-        n_factors=options.width,
-        n_blocks=options.blocks,
-        n_heads=options.heads,
-        dropout_rate=options.dropout,
-        session_max_len=options.history,
-        batch_size=options.batch,
-        lr=options.learning_rate,
-        loss="softmax",
-        get_trainer_func=trainer,
-    )
-    events = pd.read_csv(options.data / "events.csv")
-    events = events.rename(columns={"user": "user_id", "item": "item_id"})
-    events["weight"], events["datetime"] = 1.0, pd.to_datetime(events.index, unit="s")
-    model.fit(Dataset.construct(events))
+    model = sasrec(options, trainer)
+    model.fit(training_events(options))
 
 
 @torch.no_grad()

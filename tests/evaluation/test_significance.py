@@ -81,7 +81,7 @@ def test_twenty_two_thousand_users_take_seconds_at_most() -> None:
     values = np.random.default_rng(0).random((22_363, 9))
     started = time.process_time()
     bootstrap_interval(values, np.arange(22_363))
-    assert time.process_time() - started < 10  # 1.4 s; more when other processes have the cores
+    assert time.process_time() - started < 3
 
 
 def test_a_paired_difference_is_the_interval_of_the_differences() -> None:

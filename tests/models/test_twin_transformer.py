@@ -27,3 +27,12 @@ def test_parameters_by_hand() -> None:
     # D 8: kernels, attention, mix, feed-forward of 4 D, two norms
     block = 5 * 8 + (8 * 24 + 24) + (16 * 8 + 8) + (8 * 32 + 32 + 32 * 8 + 8) + 2 * 16
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 6 * 8 + 16 + 3 * block
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("time", [1, 2, 7])
+def test_the_convolution_goes_back_as_it_came(time: int, causal: bool) -> None:
+    torch.manual_seed(0)
+    convolution = DepthwiseConvolution(3, 5, causal=causal).double()
+    x = torch.randn(2, time, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, _kernel: convolution(x), (x, convolution.kernel))
