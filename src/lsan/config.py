@@ -75,7 +75,19 @@ class ComposedTableConfig(_OneOf, frozen=True, kw_only=True, tag="composed"):
     near to in training, or the catalogue index (order of first appearance in the log). See models/numbering.py."""
 
 
-TableConfig = FullTableConfig | HashedTableConfig | ComposedTableConfig
+class CodedTableConfig(_OneOf, frozen=True, kw_only=True, tag="coded"):
+    """Learnt codes: rows of small tables, which are found from vectors of the items (models/item_tables/coded.py)."""
+
+    codes: Literal["product", "additive", "quantiles", "random"] = "product"
+    """How items get their first codes (models/item_tables/codes.py). additive: vectors are sums of rows as wide as they
+    are; the others: rows are parts of vectors, side by side."""
+    tables: Annotated[int, Meta(ge=1, le=64)] = 16
+    """N: codes of an item. Divides the width, but for additive codes."""
+    rows: Literal[16, 64, 256] = 256
+    """K: rows of a table. A code takes 4, 6 or 8 bits."""
+
+
+TableConfig = FullTableConfig | HashedTableConfig | ComposedTableConfig | CodedTableConfig
 
 
 class TwinAttentionConfig(_OneOf, frozen=True, kw_only=True, tag="twin-attention"):
@@ -209,6 +221,15 @@ class TimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("gaps and calendar are both off: leave the table out instead")
 
 
+class QuantisationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Numbers of few bits in the file; training sees them rounded already (models/quantisation.py)."""
+
+    weights: Literal[4, 8] = 8
+    """Bits of the encoder's matrices."""
+    table: Literal[4, 8] = 8
+    """Bits of the numbers of the item table."""
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The network: an item table and an encoder; every pair works. docs/model.md has the equations."""
 
@@ -222,13 +243,15 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     dropout: Probability = 0.5
     """On the encoder's input and its layers' outputs."""
     table: TableConfig = FullTableConfig()
-    """Table [model.table]: `kind` is full, hashed or composed."""
+    """Table [model.table]: `kind` is full, hashed, composed or coded."""
     encoder: EncoderConfig = SasRecConfig()
     """Table [model.encoder]: `kind` is the name of an encoder."""
     context: ContextConfig | None = None
     """Table [model.context]: read categories and hours as LSAN does."""
     time: TimeConfig | None = None
     """Table [model.time]: read gaps, hours and weekdays."""
+    quantisation: QuantisationConfig | None = None
+    """Table [model.quantisation]: write numbers of 4 or 8 bits instead of 32."""
     untied_output: bool = False
     """Rank with a separate table of V x D numbers instead of the item table."""
 
@@ -246,6 +269,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"window {encoder.window} must be odd in the prefix regime, where it is centred")
         if isinstance(encoder, FpmcConfig | CaserConfig) and not self.untied_output:
             raise ValueError("this encoder ranks with vectors of twice the width: set untied_output = true")
+        table = self.table
+        if isinstance(table, CodedTableConfig) and table.codes != "additive" and self.width % table.tables:
+            raise ValueError(f"width {self.width} is not a multiple of tables {table.tables}")
 
 
 #: Regimes in which an encoder can be trained, its usual one first.
@@ -304,11 +330,22 @@ class BprConfig(_OneOf, frozen=True, kw_only=True, tag="bpr"):
 LossConfig = CrossEntropyConfig | SampledSoftmaxConfig | GbceConfig | BinaryCrossEntropyConfig | BprConfig
 
 
+class DistillationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Learning from a teacher beside the data (Hinton et al. 2015): what `lsan compress` trains with."""
+
+    weight: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """Share of the teacher's word in the target; the rest is the item that came next."""
+    top: Annotated[int, Meta(ge=1, le=1024)] = 64
+    """The teacher's most probable items that are kept, of each target."""
+
+
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The optimisation."""
 
     loss: LossConfig = CrossEntropyConfig()
     """Table [training.loss]: `kind` is cross-entropy, sampled-softmax, gbce, bce or bpr."""
+    distillation: DistillationConfig | None = None
+    """Table [training.distillation]."""
     batch_size: Size = 64
     """Examples a step: histories in the causal and cloze regimes, prefixes in the prefix one."""
     learning_rate: Positive = 1e-3
@@ -343,6 +380,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Table [model]."""
     training: TrainingConfig = TrainingConfig()
     """Table [training]."""
+
+    def __post_init__(self) -> None:
+        if self.training.distillation is not None and (
+            self.model.regime == "cloze" or not isinstance(self.training.loss, CrossEntropyConfig)
+        ):
+            raise ValueError("distillation needs the loss cross-entropy, and regime prefix or causal")
 
     def with_seed(self, seed: int) -> "Recipe":
         """The same recipe with another seed.

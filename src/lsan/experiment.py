@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from lsan.config import FullTableConfig, Recipe, SplitConfig
+from lsan.config import CodedTableConfig, FullTableConfig, Recipe, SplitConfig
 from lsan.data.dataset import Dataset
 from lsan.data.splits import Cases, Split, leave_one_out, temporal, temporal_quantiles
 from lsan.data.windows import HistoryReader, has_hours
@@ -21,12 +21,17 @@ from lsan.evaluation.ranking import Ranking, Rankings, Scorer, rank_cases
 from lsan.evaluation.report import Report, make_report
 from lsan.files import new_folder, refuse_existing, write_atomically
 from lsan.models.events import training_events, training_popularity
+from lsan.models.item_tables.coded import CodedTable
+from lsan.models.item_tables.codes import make_codes
 from lsan.models.item_tables.warm_start import cooccurrence_vectors
 from lsan.models.network import Network
 from lsan.models.numbering import item_numbers
+from lsan.models.packing import matrix_bits
+from lsan.models.quantisation import round_in_use
 from lsan.pictures import learning_curve
 from lsan.runs import CHECKPOINT, METRICS, Run, RunHeader, load_run, new_network, write_catalogue, write_model
 from lsan.training.batches import training_examples
+from lsan.training.distillation import Teaching
 from lsan.training.loop import Hooks, stream, train
 from lsan.training.parallel import wait_for_all, worker
 
@@ -67,15 +72,31 @@ class Observer:
     """Called with the run folder, which is there by then, before training starts or goes on."""
     step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
     """Called with (epoch, step, steps in the epoch) after each step."""
+    teaching: Callable[[int, int], None] = lambda done, examples: None
+    """Called with (done, examples) while `lsan compress` asks the teachers."""
     epoch: Callable[[dict[str, float]], None] = lambda record: None
     """Called with the record of each finished epoch, as in metrics.jsonl."""
 
 
-def start_run(dataset: Dataset, recipe: Recipe, folder: Path, *, device: torch.device, observer: Observer) -> None:
+def start_run(
+    dataset: Dataset,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: torch.device,
+    observer: Observer,
+    network: Network | None = None,
+    teaching: Teaching | None = None,
+) -> None:
     """Train a model into a new run folder.
+
+    Args:
+        network: what to begin with instead of first weights drawn by the recipe's seed.
+        teaching: what to learn from, where the recipe asks for distillation.
 
     Raises:
         DataError: when the folder exists, or the split leaves nothing to train on or to select on.
+        ConfigError: when the recipe asks for distillation and there is no teaching.
     """
     refuse_existing(folder)
     wait_for_all()  # before one of them makes it
@@ -88,7 +109,7 @@ def start_run(dataset: Dataset, recipe: Recipe, folder: Path, *, device: torch.d
     )
     if recipe.model.time is not None and not header.timed:
         raise DataError(f"{dataset.path}: [model.time] needs times of day, and this data has none")
-    network = _fresh_network(dataset, split, recipe, device)
+    network = _fresh_network(dataset, split, recipe, device) if network is None else network.to(device)
     if len(training_examples(split, recipe.model.regime, recipe.model.history)) == 0:
         raise DataError(f"{dataset.path}: no user has two or more training events, so there is nothing to learn from")
     if worker() == 0:
@@ -96,14 +117,22 @@ def start_run(dataset: Dataset, recipe: Recipe, folder: Path, *, device: torch.d
             write_catalogue(temporary, dataset.catalogue)
             header.write(temporary)
     wait_for_all()
-    _train(network, dataset, split, header, folder, device=device, observer=observer)
+    _train(network, dataset, split, header, folder, teaching=teaching, device=device, observer=observer)
 
 
-def resume_run(folder: Path, dataset: Dataset | None, *, device: torch.device, observer: Observer) -> None:
+def resume_run(
+    folder: Path,
+    dataset: Dataset | None,
+    *,
+    device: torch.device,
+    observer: Observer,
+    teaching: Teaching | None = None,
+) -> None:
     """Go on with an interrupted training; the result equals that of an uninterrupted one. A finished run is left as it
-    is.
+    is. `teaching` as for `start_run`.
 
     Raises:
+        ConfigError: as `start_run`.
         DataError: when the folder is not a run or the dataset is not the one it began with.
     """
     header = RunHeader.read(folder)
@@ -112,7 +141,7 @@ def resume_run(folder: Path, dataset: Dataset | None, *, device: torch.device, o
     dataset = dataset_of(header.dataset, dataset)
     split = make_split(dataset, header.recipe.split)
     network = _fresh_network(dataset, split, header.recipe, device)
-    _train(network, dataset, split, header, folder, device=device, observer=observer)
+    _train(network, dataset, split, header, folder, teaching=teaching, device=device, observer=observer)
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
@@ -150,10 +179,18 @@ def _fresh_network(dataset: Dataset, split: Split, recipe: Recipe, device: torch
     popularity = training_popularity(dataset, split)
     network = new_network(recipe, dataset.catalogue, popularity, numbers, dataset.users)
     table = recipe.model.table
-    if isinstance(table, FullTableConfig) and table.first_vectors == "co-occurrence":
+    if isinstance(table, CodedTableConfig) or (
+        isinstance(table, FullTableConfig) and table.first_vectors == "co-occurrence"
+    ):
         users, events = training_events(dataset, split)
-        with torch.no_grad():
-            network.table.weight.copy_(cooccurrence_vectors(users, events, len(popularity), recipe.model.width))
+        vectors = cooccurrence_vectors(users, events, len(popularity), recipe.model.width)
+        if isinstance(network.table, CodedTable) and isinstance(table, CodedTableConfig):
+            network.table.start(
+                make_codes(vectors, table, stream(recipe.seed, "codes"), weights=(popularity + 1) ** 0.5)
+            )
+        else:
+            with torch.no_grad():
+                network.table.weight.copy_(vectors)
     return network.to(device)
 
 
@@ -164,11 +201,15 @@ def _train(
     header: RunHeader,
     folder: Path,
     *,
+    teaching: Teaching | None,
     device: torch.device,
     observer: Observer,
 ) -> None:
     recipe = header.recipe
+    if recipe.training.distillation is not None and teaching is None:
+        raise ConfigError("[training.distillation] needs a teacher: train such a recipe with `lsan compress`")
     reader = history_reader(dataset, split, header)
+    round_in_use(network, matrix_bits(network.state_dict(), recipe.model))
 
     def validate(network: Network) -> dict[str, float]:
         rankings = rank_cases(
@@ -186,6 +227,7 @@ def _train(
         observer.begin(header, folder)
     progress = train(
         network, dataset, split, reader, recipe, device=device, checkpoint=folder / CHECKPOINT,
+        teaching=teaching,
         hooks=Hooks(validate=validate, keep=partial(write_model, folder), record=record, step=observer.step),
     )  # fmt: skip
     if worker() > 0:

@@ -22,8 +22,10 @@ from lsan.config import Recipe, recipe_from, recipe_to
 from lsan.data.catalogue import Catalogue
 from lsan.errors import DataError
 from lsan.files import write_atomically
+from lsan.models.item_tables.coded import CodedTable
 from lsan.models.item_tables.composed import ComposedTable
 from lsan.models.network import Network
+from lsan.models.packing import pack, settled_state, unpack
 
 FORMAT = "lsan-run"
 VERSION = 2
@@ -124,8 +126,10 @@ def write_catalogue(folder: Path, catalogue: Catalogue) -> None:
 
 def write_model(folder: Path, network: Network) -> None:
     """Write the weights and what else the network needs: popularity, categories, the numbers behind the codes."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(folder / MODEL, save(tensors))
+    state = settled_state(network)
+    write_atomically(
+        folder / MODEL, save(state if network.config.quantisation is None else pack(state, network.config))
+    )
 
 
 def write_run(folder: Path, run: Run) -> None:
@@ -155,11 +159,8 @@ def load_run(folder: Path, *, device: torch.device) -> Run:
         )
     absent = torch.zeros(len(catalogue), dtype=torch.int64)
     try:
-        tensors = load(path.read_bytes())
+        tensors = _state(load(path.read_bytes()), header, catalogue)
         numbers = tensors.get("table.numbers", absent).long()
-        if numbers.shape != absent.shape:
-            raise ValueError(f"table.numbers is of shape {list(numbers.shape)}, the catalogue has {len(absent)} items")
-        _check_sizes(tensors, header, catalogue)
         network = new_network(header.recipe, catalogue, absent, numbers, header.dataset["users"])
         network.load_state_dict(tensors)
         _check_values(network)
@@ -171,20 +172,13 @@ def load_run(folder: Path, *, device: torch.device) -> Run:
     return Run(header=header, catalogue=catalogue, network=network.to(device).eval())
 
 
-def _check_sizes(tensors: dict[str, torch.Tensor], header: RunHeader, catalogue: Catalogue) -> None:
-    """Raise `ValueError` when recipe and catalogue ask for another network than the file has; allocates nothing."""
+def _state(tensors: dict[str, torch.Tensor], header: RunHeader, catalogue: Catalogue) -> dict[str, torch.Tensor]:
+    """The network's state from what the file holds. Raises `ValueError` when recipe and catalogue ask for another
+    network than the file has, before anything of its size is made."""
     with torch.device("meta"):
         absent = torch.zeros(len(catalogue), dtype=torch.int64)
         network = new_network(header.recipe, catalogue, absent, absent, header.dataset["users"])
-    expected = network.state_dict()
-    for name, tensor in expected.items():
-        if name not in tensors or tensors[name].shape != tensor.shape:
-            raise ValueError(
-                f"{name} should be of shape {list(tensor.shape)}, going by what run.json and catalogue.json say"
-            )
-    more = sorted(set(tensors) - set(expected))
-    if more:
-        raise ValueError(f"{', '.join(more)}: no part of the network that run.json and catalogue.json describe")
+    return unpack(tensors, network.state_dict(), header.recipe.model)
 
 
 def _check_values(network: Network) -> None:
@@ -204,6 +198,8 @@ def _check_values(network: Network) -> None:
             raise ValueError("table.numbers is out of range")
         if len((numbers % codes).unique()) != len(numbers):
             raise ValueError("table.numbers gives two items the same code")
+    if isinstance(network.table, CodedTable) and network.table.codes.max() >= network.table.rows:
+        raise ValueError("table.codes names a row that does not exist")
 
 
 def _json(content: Any) -> bytes:

@@ -16,6 +16,7 @@ from lsan.config import (
     Bert4RecConfig,
     BsaRecConfig,
     CaserConfig,
+    CodedTableConfig,
     ComposedTableConfig,
     ContextConfig,
     EncoderConfig,
@@ -41,6 +42,7 @@ from lsan.evaluation.ranking import Scorer
 from lsan.models.baselines import BASELINES, RecentPopularity
 from lsan.models.events import training_popularity
 from lsan.models.histories import Histories
+from lsan.models.item_tables.coded import CodedTable
 from lsan.models.network import Network
 from lsan.recommender import Recommender
 from lsan.runs import Run, RunHeader
@@ -58,6 +60,8 @@ TABLES: list[TableConfig] = [
     FullTableConfig(),
     HashedTableConfig(rows=11),
     ComposedTableConfig(radices=(2,)),
+    CodedTableConfig(tables=2, rows=16),
+    CodedTableConfig(codes="additive", tables=2, rows=16),
 ]
 
 
@@ -95,7 +99,7 @@ def model_of(kind: type, regime: Regime, table: TableConfig, **changes: Any) -> 
 
 def networks() -> list[ModelConfig]:
     """Every pair of table and encoder in each of its regimes; then what else can be chosen, where it matters."""
-    full, _, composed = TABLES
+    full, _, composed, product, additive = TABLES
     found = [
         model_of(kind, regime, table, context=ContextConfig() if kind is TwinAttentionConfig else None)
         for kind, regimes in REGIMES.items()
@@ -120,6 +124,8 @@ def networks() -> list[ModelConfig]:
         for kind, regimes in REGIMES.items()
         if kind is not TwinAttentionConfig
     ]
+    # codes weighed by a context
+    found += [model_of(SasRecConfig, "prefix", table, context=ContextConfig()) for table in (product, additive)]
     # time signals
     found += [
         model_of(SasRecConfig, "causal", full, time=TimeConfig()),
@@ -141,6 +147,8 @@ def kind_of(config: EncoderConfig | TableConfig) -> str:
 
 def name_of(config: ModelConfig) -> str:
     parts = [kind_of(config.encoder), config.regime, kind_of(config.table)]
+    if isinstance(config.table, CodedTableConfig):
+        parts.append(config.table.codes)
     if isinstance(config.encoder, TwinAttentionConfig):
         parts += [f"{config.encoder.blocks} blocks"] + ["bare"] * (not config.encoder.residual)
     parts += ["context"] * (config.context is not None) + ["untied"] * config.untied_output
@@ -170,6 +178,9 @@ def shared_network(config: ModelConfig) -> Network:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
+        if isinstance(network.table, CodedTable):
+            network.table.codes.copy_(torch.stack([numbers % 16, numbers // 16], dim=1))
+            network.table.weight.normal_()
     return network.eval()
 
 

@@ -4,12 +4,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lsan.config import ComposedTableConfig, ContextConfig, HashedTableConfig, ModelConfig
+from lsan.config import CodedTableConfig, ComposedTableConfig, ContextConfig, HashedTableConfig, ModelConfig
 from lsan.models.context import TemporalContext
 from lsan.models.encoders import make_encoder
 from lsan.models.encoders.bert4rec import Bert4Rec
 from lsan.models.histories import Histories
 from lsan.models.item_tables import OutputFactors
+from lsan.models.item_tables.coded import CodedTable
 from lsan.models.item_tables.composed import ComposedTable
 from lsan.models.item_tables.full import FullTable
 from lsan.models.item_tables.hashed import HashedTable
@@ -52,11 +53,16 @@ class Network(nn.Module):
         self.config = config
         width, items = config.width, len(popularity)
         self.register_buffer("popularity", popularity.to(torch.int32))
-        self.table: FullTable | HashedTable | ComposedTable
+        self.table: FullTable | HashedTable | ComposedTable | CodedTable
         if isinstance(config.table, ComposedTableConfig):
             self.table = ComposedTable(numbers, config.table.radices, width, contextual=config.context is not None)
         elif isinstance(config.table, HashedTableConfig):
             self.table = HashedTable(items, config.table.rows, config.table.hashes, width)
+        elif isinstance(config.table, CodedTableConfig):
+            self.table = CodedTable(
+                items, config.table.tables, config.table.rows, width,
+                additive=config.table.codes == "additive", contextual=config.context is not None,
+            )  # fmt: skip
         else:
             self.table = FullTable(items, width)
         self.context = None if config.context is None else TemporalContext(category_of_item, width)
@@ -82,20 +88,26 @@ class Network(nn.Module):
         """The vector after the last event of each history."""
         histories = histories.latest(self.config.history)
         hidden: Tensor = self.encoder(self._vectors(histories), histories, last_only=True)
-        return hidden.squeeze(1)
+        return self._facing(hidden.squeeze(1))
 
     def hidden(self, histories: Histories) -> Float[Tensor, "batch time output_width"]:
         """The vectors after every event. In the prefix regime all but the last may have seen later events."""
         histories = histories.latest(self.config.history)
         hidden: Tensor = self.encoder(self._vectors(histories), histories, last_only=False)
-        return hidden
+        return self._facing(hidden)
 
     def cloze(
         self, histories: Histories, masked: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time output_width"]:
         """The vectors at every event when the items of the `masked` ones are hidden (cloze regime)."""
         assert isinstance(self.encoder, Bert4Rec)
-        return self.encoder.cloze(self._vectors(histories), histories, masked)
+        return self._facing(self.encoder.cloze(self._vectors(histories), histories, masked))
+
+    def _facing(self, hidden: Tensor) -> Tensor:
+        """The encoder's vectors as the output layer wants them."""
+        if isinstance(self.table, CodedTable) and self.untied is None:
+            return self.table.facing(hidden)
+        return hidden
 
     def _vectors(self, histories: Histories) -> Float[Tensor, "batch time width"]:
         """What the encoder reads: zero at padding."""

@@ -76,3 +76,10 @@ def read_batch(
     if regime == "cloze":
         return replace(histories, asked=torch.full_like(histories.asked, -1)), histories.items
     return histories, torch.from_numpy(reader.read(start + 1, stop + 1).items)
+
+
+def target_events(examples: Examples, batch: IntArray, time: int, regime: Regime) -> IntArray:
+    """Which event of the dataset each target of `read_batch` is, in the shape of the targets, which are `time` wide.
+    Not for the cloze regime; of no meaning where there is no target."""
+    stop = examples.stop[batch]
+    return stop if regime == "prefix" else stop[:, None] + np.arange(1 - time, 1)

@@ -5,10 +5,12 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.utils import parametrize
 
 from lsan.config import Bert4RecConfig, Recipe
 from lsan.data.dataset import Dataset
@@ -16,9 +18,11 @@ from lsan.data.splits import Split
 from lsan.data.windows import HistoryReader
 from lsan.errors import DivergenceError
 from lsan.models.histories import Histories
+from lsan.models.item_tables import OutputFactors
 from lsan.models.network import Network
-from lsan.training.batches import epoch_batches, read_batch, training_examples
+from lsan.training.batches import epoch_batches, read_batch, target_events, training_examples
 from lsan.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from lsan.training.distillation import Teaching, teachers_loss
 from lsan.training.losses import Loss, make_loss, native_precision
 from lsan.training.memory import keep_freed_memory
 from lsan.training.parallel import add_over_workers, from_first_worker, worker, workers
@@ -57,8 +61,10 @@ def train(
     device: torch.device,
     checkpoint: Path,
     hooks: Hooks,
+    teaching: Teaching | None = None,
 ) -> Progress:
-    """Train `network` in place, continuing from `checkpoint` if that file exists.
+    """Train `network` in place, continuing from `checkpoint` if that file exists. `teaching` is for a recipe that asks
+    for distillation.
 
     What is validated, and at its best given to `hooks.keep`, is an exponential average of the weights (Polyak and
     Juditsky 1992): after step t it moves by 1 - min(averaging, t / (t + 9)) towards them, so it forgets its start soon.
@@ -80,7 +86,11 @@ def train(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     average = copy.deepcopy(network).eval()
-    progress = load_checkpoint(checkpoint, network, average, optimizer) if checkpoint.exists() else Progress()
+    if checkpoint.exists():
+        progress = load_checkpoint(checkpoint, network, average, optimizer)
+    else:  # from here on the network that was given is no longer needed
+        progress = Progress()
+        _save(checkpoint, network, average, optimizer, progress)
     started, saved = time.monotonic() - progress.seconds, time.monotonic()
     while progress.epoch < settings.epochs and progress.epoch - progress.best_epoch < settings.patience:
         order = np.random.default_rng(stream(seed, "order", progress.epoch))
@@ -90,9 +100,16 @@ def train(
             share = batches[progress.step][worker() :: workers()]
             torch.manual_seed(stream(seed, "dropout", progress.epoch, progress.step, *[worker()] * (worker() > 0)))
             histories, targets = read_batch(reader, dataset.items, examples, share, regime)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-                hidden, targets = _predictions(network, histories.to(device), targets.to(device))
-            loss, count = _update(network, optimizer, loss_of, hidden.float(), targets)
+            loss_here = loss_of
+            if teaching is not None and settings.distillation is not None:
+                events = target_events(examples, share, histories.items.shape[1], regime)[(targets > 0).numpy()]
+                items, shares = teaching.of(events)
+                weight = settings.distillation.weight
+                loss_here = partial(_distilled, loss_of, weight, items.to(device), shares.to(device))
+            with parametrize.cached():
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+                    hidden, targets = _predictions(network, histories.to(device), targets.to(device))
+                loss, count = _update(network, optimizer, loss_here, hidden.float(), targets)
             if not np.isfinite(loss):
                 raise DivergenceError(
                     f"the loss became {loss} in epoch {progress.epoch + 1}, step {progress.step + 1}: "
@@ -160,6 +177,18 @@ def _mask(present: torch.Tensor, share: float) -> torch.Tensor:
     masked = present & (torch.rand(present.shape, device=present.device) < share)
     masked[:, -1] |= ~masked.any(1)
     return masked
+
+
+def _distilled(
+    loss_of: Loss,
+    weight: float,
+    items: torch.Tensor,
+    shares: torch.Tensor,
+    hidden: torch.Tensor,
+    output: OutputFactors,
+    targets: torch.Tensor,
+) -> torch.Tensor:
+    return loss_of(hidden, output, targets) + weight * teachers_loss(hidden, output, targets, items, shares)
 
 
 def _update(

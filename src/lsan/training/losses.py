@@ -1,6 +1,7 @@
 """What training minimises: exact cross-entropy over the whole catalogue, or a loss over sampled negatives."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -65,10 +66,11 @@ class _CrossEntropy(torch.autograd.Function):
         own: Tensor,
         hits: Tensor,
         codes: Codes | None,
+        slices: int,
         precision: torch.dtype,
     ) -> Tensor:
         bias, own = bias - bias.amax(), own - bias.amax()  # the loss stays as it is
-        problem = (hidden, weight, bias, own, hits, codes)
+        problem = (hidden, weight, bias, own, hits, codes, slices)
         dtype = precision if precision == torch.bfloat16 else hidden.dtype
         loss, in_reach, *gradients = _blocked(*problem, dtype, shifted=False)
         if not in_reach:  # or not a number
@@ -78,7 +80,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(saved * grads[0] for saved in ctx.saved_tensors), None, None, None)
+        return (*(saved * grads[0] for saved in ctx.saved_tensors), None, None, None, None)
 
 
 def _blocked(
@@ -88,6 +90,7 @@ def _blocked(
     own: Tensor,
     hits: Tensor,
     codes: Codes | None,
+    slices: int,
     dtype: torch.dtype,
     *,
     shifted: bool,
@@ -101,8 +104,8 @@ def _blocked(
     positions, items, rows = len(hidden), len(bias), len(weight)
     factor = torch.ones_like(bias) if shifted else bias.exp()
     factors = factor.to(dtype)[None]  # [1, items]
-    left = weight.to(dtype)
-    right = (weight * factor[:, None] if codes is None else weight).to(dtype).T.contiguous()  # [width, rows]
+    left = weight.to(dtype).unflatten(0, (slices, -1))  # [slices, rows of one, part]
+    right = (weight * factor[:, None] if codes is None else weight).to(dtype).unflatten(0, (slices, -1)).mT.contiguous()
 
     total, in_reach = hidden.new_zeros((), dtype=torch.float64), bias.amin() >= -_REACH
     grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
@@ -117,7 +120,8 @@ def _blocked(
         here = slice(start, start + step)
         block, margin = hidden[here], own[here]
         # [rows, block], transposed: a code then selects a contiguous row
-        scores = torch.mm(left, block.to(dtype).T, out=scratch[: rows * len(block)].view(rows, len(block)))
+        parts = block.to(dtype).T.unflatten(0, (slices, -1))  # [slices, part, block]
+        scores = torch.bmm(left, parts, out=scratch[: rows * len(block)].view(slices, -1, len(block))).flatten(0, 1)
         scores = scores if codes is None else codes.spread(scores)
         if shifted:
             scores += bias[:, None]
@@ -131,13 +135,13 @@ def _blocked(
         total += (log_mass - margin).sum(dtype=torch.float64)
         in_reach &= log_mass.abs().amax() <= _REACH
         share = 1 / (mass * positions)
-        collected = scores if codes is None else codes.collect(scores, factors[0])
-        grad_hidden[here] = ((right @ collected) * share).T
-        scaled = (block * share[:, None]).to(dtype)
+        collected = (scores if codes is None else codes.collect(scores, factors[0])).unflatten(0, (slices, -1))
+        grad_hidden[here] = ((right @ collected).flatten(0, 1) * share).T
+        scaled = (block * share[:, None]).to(dtype).unflatten(1, (slices, -1)).transpose(0, 1)
         if product is None:
-            grad_weight.addmm_(collected, scaled)
+            grad_weight.view_as(left).baddbmm_(collected, scaled)
         else:
-            grad_weight += torch.mm(collected, scaled, out=product)
+            grad_weight += torch.bmm(collected, scaled, out=product).flatten(0, 1)
         grad_bias += (scores @ share.to(dtype)[:, None])[:, 0]
         grad_own[here] = -others * share
     grad_bias *= factor
@@ -168,10 +172,10 @@ def full_cross_entropy(
     """
     if temperature != 1:
         hidden = hidden / temperature
-        output = OutputFactors(weight=output.weight, codes=output.codes, bias=output.bias / temperature)
+        output = replace(output, bias=output.bias / temperature)
     own = output.scores_of(hidden, targets[:, None])[:, 0]
     hits = torch.stack([targets.long() - 1, torch.arange(len(targets), device=targets.device)])
-    loss = _cross_entropy(hidden, output.weight, output.bias, own, hits, output.codes, precision)
+    loss = _cross_entropy(hidden, output.weight, output.bias, own, hits, output.codes, output.slices, precision)
     if label_smoothing > 0:  # scores are linear in the hidden vector
         loss = loss + label_smoothing * (own.mean() - output.scores(hidden.mean(0, keepdim=True)).mean())
     return loss
@@ -196,7 +200,7 @@ def sampled_softmax(
     own = output.scores_of(hidden, targets[:, None])[:, 0]
     drawn = output.only(negatives)
     hits = (targets[:, None] == negatives).nonzero().T.flip(0)
-    return _cross_entropy(hidden, drawn.weight, drawn.bias - log_expected, own, hits, None, precision)
+    return _cross_entropy(hidden, drawn.weight, drawn.bias - log_expected, own, hits, None, 1, precision)
 
 
 def generalised_bce(

@@ -51,16 +51,19 @@ class OutputFactors:
     """Scores of all items without a V x D matrix: `score(v) = sum_n (E_n z)[code_n(v)] + bias(v)` (equation 8 of
     docs/model.md)."""
 
-    weight: Float[Tensor, "rows width"]
+    weight: Float[Tensor, "rows part"]
     """Rows of all base tables, one table after the other."""
     codes: Codes | None
     """Rows of each item; None when item v simply has row v - 1."""
     bias: Float[Tensor, " items"]
     """One number an item."""
+    slices: int = 1
+    """More than 1: the width is cut into so many parts, and there is one base table for each, whose rows are as wide as
+    the part and score that part of the hidden vector alone (product quantisation)."""
 
     def scores(self, hidden: Float[Tensor, "batch width"]) -> Float[Tensor, "batch items"]:
         """Scores of the items 1..V (column v - 1)."""
-        rows = self.weight @ hidden.T
+        rows = row_scores(self.weight, hidden.T, self.slices)
         items = rows if self.codes is None else self.codes.spread(rows)
         return (items + self.bias[:, None]).T.contiguous()
 
@@ -78,4 +81,23 @@ class OutputFactors:
     def _vectors(self, items: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen width"]:
         if self.codes is None:
             return self.weight[items - 1]
-        return F.embedding_bag(self.codes.rows[items - 1], self.weight, mode="sum")
+        return item_vectors(self.codes.rows[items - 1], self.weight, self.slices)
+
+
+def item_vectors(
+    rows: Int[Tensor, "*items tables"], weight: Float[Tensor, "rows part"], slices: int
+) -> Float[Tensor, "*items width"]:
+    """The vector of each item: the sum of its rows, or, where the width is cut into slices, its rows side by side."""
+    if slices > 1:
+        return F.embedding(rows, weight).flatten(-2)
+    sums: Tensor = F.embedding_bag(rows.flatten(0, -2), weight, mode="sum").unflatten(0, rows.shape[:-1])
+    return sums
+
+
+def row_scores(
+    weight: Float[Tensor, "rows part"], hidden: Float[Tensor, "width batch"], slices: int
+) -> Float[Tensor, "rows batch"]:
+    """Each row times its slice of the hidden vectors."""
+    if slices == 1:
+        return weight @ hidden
+    return torch.bmm(weight.unflatten(0, (slices, -1)), hidden.unflatten(0, (slices, -1))).flatten(0, 1)

@@ -1,0 +1,210 @@
+"""The steps of compression: ask the teachers, train a narrower student, give its items codes, train on with codes and
+numbers of few bits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lsan.config import CodedTableConfig, Recipe, recipe_from, recipe_to
+from lsan.data.dataset import Dataset
+from lsan.errors import ConfigError
+from lsan.experiment import Observer, history_reader, make_split, resume_run, start_run
+from lsan.files import new_folder
+from lsan.models.events import training_popularity
+from lsan.models.item_tables.coded import CodedTable
+from lsan.models.item_tables.codes import make_codes
+from lsan.models.item_tables.full import FullTable
+from lsan.models.item_tables.warm_start import DEVIATION
+from lsan.models.network import Network
+from lsan.runs import Run, RunHeader, load_run, new_network
+from lsan.training.batches import read_batch, training_examples
+from lsan.training.distillation import Teaching, teach
+from lsan.training.loop import stream
+
+#: Training examples whose hidden vectors say which errors of item vectors matter.
+_SAMPLES = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a compressed model is made of."""
+
+    width: int
+    """D of the student."""
+    codes: Literal["product", "additive", "quantiles", "random"] = "product"
+    """Kind of its codes."""
+    tables: int
+    """N."""
+    rows: int = 256
+    """K."""
+    weights: int = 4
+    """Bits of the encoder's weights."""
+
+    @property
+    def name(self) -> str:
+        """Such as d64-product-16x256-int4."""
+        return f"d{self.width}-{self.codes}-{self.tables}x{self.rows}-int{self.weights}"
+
+    def recipe(self, teacher: Recipe) -> Recipe:
+        """How the student is trained on with codes."""
+        content = recipe_to(self.student(teacher))
+        content["model"] |= {
+            "table": {"kind": "coded", "codes": self.codes, "tables": self.tables, "rows": self.rows},
+            "quantisation": {"weights": self.weights, "table": 8},
+        }
+        content["training"] |= {"epochs": 5, "patience": 2}
+        return recipe_from(content, where=self.name)
+
+    def student(self, teacher: Recipe) -> Recipe:
+        """How the student is trained before it has codes: as its teacher, narrower, with less dropout since the
+        teacher's word is smoother than the data, and learning from it."""
+        content: dict[str, Any] = recipe_to(teacher)
+        content["model"] |= {"width": self.width, "dropout": 0.6 * teacher.model.dropout, "table": {"kind": "full"}}
+        content["training"] |= {"distillation": {}}
+        return recipe_from(content, where=f"student of width {self.width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression:
+    """Teachers with their data, and the folder in which they are compressed. Everything in it that is finished is used
+    as it is, so that an interrupted compression goes on."""
+
+    teachers: Sequence[Run]
+    """One run, or several of the same recipe but for the seed, which teach together."""
+    dataset: Dataset
+    """What they were trained on."""
+    folder: Path
+    """Holds `teaching/`, `student-WIDTH/`, and a run folder for each plan."""
+    device: torch.device
+    observer: Observer
+
+    @property
+    def recipe(self) -> Recipe:
+        """The (first) teacher's."""
+        return self.teachers[0].header.recipe
+
+    def run(self, plan: Plan) -> Path:
+        """The compressed run of a plan, trained if it is not there.
+
+        Raises:
+            ConfigError: when the plan does not go with the data.
+        """
+        folder = self.folder / plan.name
+        if _finished(folder):
+            return folder
+        recipe = plan.recipe(self.recipe)
+        network = None if (folder / "run.json").exists() else self._coded(plan, recipe)
+        self._train(recipe, folder, network)
+        return folder
+
+    def student(self, plan: Plan) -> Path:
+        """The student of that width, trained if it is not there."""
+        folder = self.folder / f"student-{plan.width}"
+        if not _finished(folder):
+            recipe = plan.student(self.recipe)
+            self._train(recipe, folder, None if (folder / "run.json").exists() else self._narrow(recipe))
+        return folder
+
+    def teaching(self) -> Teaching:
+        """What the teachers say of every training target."""
+        folder = self.folder / "teaching"
+        if not folder.exists():
+            recipe = self.recipe
+            split = make_split(self.dataset, recipe.split)
+            examples = training_examples(split, recipe.model.regime, recipe.model.history)
+            reader = history_reader(self.dataset, split, self.teachers[0].header)
+            networks = [teacher.network for teacher in self.teachers]
+            with new_folder(folder) as temporary:
+                teach(
+                    networks, self.dataset, examples, reader, recipe.model.regime, 64, temporary,
+                    device=self.device, progress=self.observer.teaching,
+                )  # fmt: skip
+        return Teaching.open(folder)
+
+    def _train(self, recipe: Recipe, folder: Path, network: Network | None) -> None:
+        teaching = self.teaching()
+        if network is None:
+            resume_run(folder, self.dataset, device=self.device, observer=self.observer, teaching=teaching)
+        else:
+            start_run(
+                self.dataset, recipe, folder,
+                device=self.device, observer=self.observer, network=network, teaching=teaching,
+            )  # fmt: skip
+
+    def _narrow(self, recipe: Recipe) -> Network:
+        """An untrained student whose item vectors are the teacher's in as many principal components, turned at random:
+        Adam goes equally fast in all coordinates."""
+        network, teacher = self._new(recipe), self.teachers[0].network
+        vectors = _item_vectors(teacher)
+        left, values, _ = torch.linalg.svd(vectors, full_matrices=False)
+        wanted = recipe.model.width
+        if wanted > vectors.shape[1]:
+            raise ConfigError(f"a student of width {wanted} is wider than its teacher, {vectors.shape[1]}")
+        turn, _ = torch.linalg.qr(torch.randn(wanted, wanted))
+        narrow = (left * values)[:, :wanted] @ turn
+        with torch.no_grad():
+            network.table.weight.copy_(narrow * (DEVIATION / narrow.std()))
+            if isinstance(network.table, FullTable) and isinstance(teacher.table, FullTable):
+                network.table.bias.copy_(teacher.table.bias)
+        return network
+
+    def _coded(self, plan: Plan, recipe: Recipe) -> Network:
+        """The student, its item vectors replaced by codes of them."""
+        student = load_run(self.student(plan), device=torch.device("cpu")).network
+        network, table = self._new(recipe), recipe.model.table
+        assert isinstance(network.table, CodedTable)
+        assert isinstance(table, CodedTableConfig)
+        weights = (network.popularity + 1.0) ** 0.5
+        try:
+            codes = make_codes(
+                _item_vectors(student), table, stream(recipe.seed, "codes"),
+                hidden=self._hidden(student), weights=weights,
+            )  # fmt: skip
+        except ValueError as error:
+            raise ConfigError(f"{plan.name}: {error}") from error
+        state = {name: tensor for name, tensor in student.state_dict().items() if not name.startswith("table.")}
+        network.load_state_dict(state, strict=False)
+        network.table.start(codes)
+        network.table.fit_bias(student.table.output().bias)
+        return network
+
+    def _new(self, recipe: Recipe) -> Network:
+        split = make_split(self.dataset, recipe.split)
+        popularity = training_popularity(self.dataset, split)
+        torch.manual_seed(stream(recipe.seed, "weights"))
+        numbers = torch.zeros(len(popularity), dtype=torch.int64)
+        return new_network(recipe, self.dataset.catalogue, popularity, numbers, self.dataset.users)
+
+    def _hidden(self, network: Network) -> Tensor:
+        """Hidden vectors at the targets of a sample of the training examples."""
+        recipe = self.recipe
+        split = make_split(self.dataset, recipe.split)
+        examples = training_examples(split, recipe.model.regime, recipe.model.history)
+        reader = history_reader(self.dataset, split, self.teachers[0].header)
+        random = np.random.default_rng(stream(recipe.seed, "hidden"))
+        chosen = random.permutation(len(examples))[:_SAMPLES]
+        found = []
+        for batch in np.array_split(chosen, -(-len(chosen) // 256)):
+            histories, targets = read_batch(reader, self.dataset.items, examples, batch, recipe.model.regime)
+            with torch.inference_mode():
+                if targets.dim() == 1:
+                    found.append(network.last_hidden(histories))
+                else:
+                    found.append(network.hidden(histories)[targets > 0])
+        return torch.cat(found)
+
+
+def _item_vectors(network: Network) -> Tensor:
+    """Vectors that score items, of a network with a full table. Shape [items, width]."""
+    if not isinstance(network.table, FullTable):
+        raise ConfigError("compression begins with a run whose items have vectors of their own: [model.table] full")
+    return network.output().weight.detach().cpu()
+
+
+def _finished(folder: Path) -> bool:
+    return folder.exists() and bool(RunHeader.read(folder).progress["finished"])

@@ -1,0 +1,160 @@
+"""Learnt codes: an item is a few rows of small tables (codebooks), chosen so that similar items share rows."""
+
+import heapq
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lsan.models.item_tables import Codes, OutputFactors, item_vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemCodes:
+    """Codes and the rows that they name."""
+
+    codes: Int[Tensor, "items tables"]
+    """Row of each item 1..V (entry v - 1) in each table; no two items have the same code."""
+    weight: Float[Tensor, "rows part"]
+    """Rows of all tables, one table after the other."""
+    turn: Float[Tensor, "width width"] | None
+    """For product codes: an item's vector is its parts side by side times this matrix."""
+
+
+class CodedTable(nn.Module):
+    """N tables of K rows; `codes[v - 1, n]` is item v's row in table n. Tied with the output, bias included.
+
+    *Product* codes (Jegou et al. 2011): table n holds part n of the vectors, which are its parts side by side, turned
+    by one matrix. *Additive* ones (residual quantisation, Chen et al. 2010): rows are as wide as the vectors, which are
+    sums of rows. Under a context the rows are weighed as in LSAN (equation 3 of docs/model.md), times N, so that equal
+    weights give the vectors without a context.
+    """
+
+    codes: Tensor
+
+    def __init__(self, items: int, tables: int, rows: int, width: int, *, additive: bool, contextual: bool) -> None:
+        """All codes are 0 until `start` or a saved state. At most 256 rows."""
+        super().__init__()
+        self.tables, self.rows = tables, rows
+        self.slices = 1 if additive else tables
+        self.weight = nn.Parameter(torch.zeros(tables * rows, width // self.slices))
+        self.row_bias = nn.Parameter(torch.zeros(tables, rows))
+        self.register_buffer("codes", torch.zeros(items, tables, dtype=torch.uint8))
+        self.turn = None if additive else nn.Parameter(torch.eye(width))
+        self.attention = nn.Linear(width, width, bias=False) if contextual else None
+        self._known: tuple[int, Codes] | None = None
+
+    @torch.no_grad()
+    def start(self, codes: ItemCodes) -> None:
+        """Set codes, tables and turn."""
+        self.codes.copy_(codes.codes)
+        self.weight.copy_(codes.weight)
+        if self.turn is not None and codes.turn is not None:
+            self.turn.copy_(codes.turn)
+
+    @torch.no_grad()
+    def fit_bias(self, bias: Float[Tensor, " items"]) -> None:
+        """Set the rows' biases so that their sums come near to these: table by table, what the others leave of the
+        items of a row, on average, in five rounds."""
+        codes = self.codes.long()
+        for _ in range(5):
+            for number, rows in enumerate(self.row_bias):
+                left = bias - self.row_bias.gather(1, codes.T).sum(0)
+                uses = torch.bincount(codes[:, number], minlength=self.rows).clamp(min=1)
+                rows += torch.zeros_like(rows).index_add_(0, codes[:, number], left) / uses
+
+    def forward(
+        self, items: Int[Tensor, "batch time"], context: Float[Tensor, "batch time width"] | None
+    ) -> Float[Tensor, "batch time width"]:
+        """The vector of each item in its context. That of padding (item 0) is some item's: mask it."""
+        vectors = self._compose(self._rows_of(items - 1), context)
+        return vectors if self.turn is None else vectors @ self.turn
+
+    def facing(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """Hidden vectors as `output` wants them: what the turn does to items is done to them instead."""
+        return hidden if self.turn is None else hidden @ self.turn.T
+
+    def output(self) -> OutputFactors:
+        """The same tables as the output layer, for hidden vectors that `facing` has turned; no tensor of V x D
+        numbers."""
+        version = self.codes._version
+        if self._known is None or self._known[0] != version or self._known[1].rows.device != self.codes.device:
+            places = torch.arange(len(self.codes), device=self.codes.device)
+            self._known = version, Codes(self._rows_of(places), self.tables * self.rows)
+        codes = self._known[1]
+        bias = codes.spread(self.row_bias.view(-1, 1))[:, 0]
+        return OutputFactors(weight=self.weight, codes=codes, bias=bias, slices=self.slices)
+
+    def _rows_of(self, places: Int[Tensor, "*places"]) -> Int[Tensor, "*places tables"]:
+        """The rows of the items at these places (v - 1), all tables' numbered through: table n begins at n K."""
+        return self.codes[places].long() + torch.arange(self.tables, device=self.codes.device) * self.rows
+
+    def _compose(
+        self, rows: Int[Tensor, "batch time tables"], context: Float[Tensor, "batch time width"] | None
+    ) -> Float[Tensor, "batch time width"]:
+        if context is None or self.attention is None:
+            return item_vectors(rows, self.weight, self.slices)
+        pieces = F.embedding(rows, self.weight)
+        if self.slices == 1:
+            keys = self.attention(pieces)
+        else:  # as if each part stood in its place, with zeros around it
+            columns = self.attention.weight.unflatten(1, (self.slices, -1))  # [width, tables, part]
+            keys = torch.einsum("...np,dnp->...nd", pieces, columns)
+        alpha = (F.silu(keys) * context[..., None, :]).sum(-1, keepdim=True).softmax(dim=-2)
+        weighed = self.tables * alpha * pieces
+        return weighed.sum(-2) if self.slices == 1 else weighed.flatten(-2)
+
+
+def distinct(
+    codes: Int[Tensor, "items tables"],
+    tables: Float[Tensor, "tables rows part"],
+    wanted: list[Float[Tensor, "items part"]],
+) -> Int[Tensor, "items tables"]:
+    """The same codes, but no two items with the same one: of those that share a code the first keeps it, and the others
+    take the free code that is nearest to what they want.
+
+    Args:
+        codes: row of each item in each table.
+        tables: the rows.
+        wanted: for each table, what its row should be for each item.
+
+    Raises:
+        ValueError: when there are more items than codes.
+    """
+    count, rows = tables.shape[:2]
+    if rows**count < len(codes):
+        raise ValueError(f"{count} tables of {rows} rows make {rows**count} codes, and there are {len(codes)} items")
+    result = codes.clone()
+    _, group = result.unique(dim=0, return_inverse=True)
+    order = group.argsort(stable=True)
+    again = order[1:][group[order][1:] == group[order][:-1]]
+    if len(again) == 0:
+        return result
+    taken = {bytes(code) for code in result.tolist()}
+    for item in again.sort().values.tolist():
+        costs = torch.stack([(table - want[item]).square().sum(1) for table, want in zip(tables, wanted, strict=True)])
+        code = _nearest_free(costs, taken)
+        taken.add(code)
+        result[item] = torch.tensor(list(code), dtype=result.dtype)
+    return result
+
+
+def _nearest_free(costs: Float[Tensor, "tables rows"], taken: set[bytes]) -> bytes:
+    """The code of the least sum of costs that is not taken: best first, each step goes one place down in one table's
+    order."""
+    ranked = costs.sort(dim=1, stable=True)
+    cost, row = ranked.values.tolist(), ranked.indices.tolist()
+    seen = {(0,) * len(cost)}
+    heap = [(0.0, (0,) * len(cost))]
+    while True:
+        _, places = heapq.heappop(heap)
+        code = bytes(row[n][place] for n, place in enumerate(places))
+        if code not in taken:
+            return code
+        for n, place in enumerate(places):
+            further = (*places[:n], place + 1, *places[n + 1 :])
+            if place + 1 < len(cost[n]) and further not in seen:
+                seen.add(further)
+                heapq.heappush(heap, (sum(cost[m][where] for m, where in enumerate(further)), further))

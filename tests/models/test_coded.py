@@ -1,0 +1,185 @@
+"""Learnt codes: the table, how first codes are found, and that no two items share one."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lsan.config import CodedTableConfig
+from lsan.models.item_tables.coded import CodedTable, ItemCodes, distinct
+from lsan.models.item_tables.codes import make_codes
+
+KINDS = ["product", "additive", "quantiles", "random"]
+
+
+def vectors_of(items: int, width: int) -> torch.Tensor:
+    """Vectors whose components differ in size."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(items, width, generator=generator) * torch.linspace(3, 0.1, width)
+
+
+def config_of(kind: str, tables: int = 4, rows: int = 16) -> CodedTableConfig:
+    return CodedTableConfig(codes=kind, tables=tables, rows=rows)  # type: ignore[arg-type]
+
+
+def table_of(codes: ItemCodes, width: int, config: CodedTableConfig) -> CodedTable:
+    table = CodedTable(
+        len(codes.codes), config.tables, config.rows, width, additive=config.codes == "additive", contextual=False
+    )
+    table.start(codes)
+    return table
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_those_of_the_vectors_that_histories_read(kind: str) -> None:
+    config, width = config_of(kind), 8
+    table = table_of(make_codes(vectors_of(60, width), config, 0), width, config)
+    table.row_bias.normal_()
+    items = torch.arange(1, 61)
+    vectors = table(items[None], None)[0]
+    bias = torch.stack([table.row_bias[n, table.codes[:, n].long()] for n in range(4)]).sum(0)
+    hidden = torch.randn(5, width)
+    output = table.output()
+    expected = hidden @ vectors.T + bias
+    torch.testing.assert_close(output.scores(table.facing(hidden)), expected, rtol=1e-4, atol=1e-4)
+    chosen = torch.tensor([[3, 60], [1, 2], [7, 7], [9, 10], [60, 59]])
+    torch.testing.assert_close(
+        output.scores_of(table.facing(hidden), chosen), expected.gather(1, chosen - 1), rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(
+        output.only(items[5:9]).scores(table.facing(hidden)), expected[:, 5:9], rtol=1e-4, atol=1e-4
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_weights_under_a_context_give_the_plain_vector(kind: str) -> None:
+    config, width = config_of(kind), 8
+    codes = make_codes(vectors_of(40, width), config, 0)
+    table = CodedTable(40, 4, 16, width, additive=kind == "additive", contextual=True)
+    table.start(codes)
+    items = torch.tensor([[1, 7, 40]])
+    plain = table(items, None)
+    torch.testing.assert_close(table(items, torch.zeros(1, 3, width)), plain)
+    assert not torch.allclose(table(items, torch.ones(1, 3, width)), plain)
+
+
+@torch.no_grad()
+def test_a_product_code_is_weighed_as_if_its_parts_were_rows_with_zeros() -> None:
+    torch.manual_seed(0)
+    table = CodedTable(5, 2, 16, 4, additive=False, contextual=True)
+    table.codes.random_(0, 16)
+    table.weight.normal_()
+    assert table.attention is not None
+    context = torch.randn(1, 1, 4)
+    rows = torch.zeros(2, 4)
+    rows[0, :2] = table.weight[int(table.codes[2, 0])]
+    rows[1, 2:] = table.weight[16 + int(table.codes[2, 1])]
+    alpha = (torch.nn.functional.silu(table.attention(rows)) * context[0]).sum(1).softmax(0)
+    torch.testing.assert_close(table(torch.tensor([[3]]), context)[0, 0], 2 * (alpha[:, None] * rows).sum(0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_codes_are_distinct_in_range_and_the_same_again(kind: str) -> None:
+    vectors = vectors_of(300, 8)
+    codes = make_codes(vectors, config_of(kind), 3)
+    assert codes.codes.min() >= 0
+    assert codes.codes.max() < 16
+    assert len(codes.codes.unique(dim=0)) == 300
+    assert codes.weight.isfinite().all()
+    again = make_codes(vectors, config_of(kind), 3)
+    assert torch.equal(again.codes, codes.codes)
+    assert torch.equal(again.weight, codes.weight)
+
+
+@pytest.mark.parametrize("kind", ["quantiles", "random"])
+def test_codes_by_rank_are_balanced(kind: str) -> None:
+    codes = make_codes(vectors_of(320, 8), config_of(kind), 0).codes
+    for column in codes.unbind(1):
+        uses = torch.bincount(column, minlength=16)
+        assert uses.min() >= 19
+        assert uses.max() <= 21
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["product", "additive"])
+def test_found_codes_are_near_the_vectors_and_every_row_is_used(kind: str) -> None:
+    vectors, config = vectors_of(2000, 8), config_of(kind)
+    codes = make_codes(vectors, config, 0)
+    found = table_of(codes, 8, config)(torch.arange(1, 2001)[None], None)[0]
+    assert (found - vectors).square().sum() < 0.08 * vectors.square().sum()  # 2 bits for each component
+    for column in codes.codes.unbind(1):
+        assert len(column.unique()) == 16
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["product", "additive"])
+def test_hidden_vectors_say_which_errors_matter(kind: str) -> None:
+    """All hidden vectors lie in the last two components, which are the smallest of the vectors."""
+    vectors, config, items = vectors_of(200, 8), config_of(kind, tables=2), torch.arange(1, 201)[None]
+    hidden = torch.zeros(50, 8)
+    hidden[:, 6:] = torch.randn(50, 2)
+
+    def error(codes: ItemCodes) -> float:
+        found = table_of(codes, 8, config)(items, None)[0]
+        return float(((found - vectors) @ hidden.T).square().mean())
+
+    assert error(make_codes(vectors, config, 0, hidden=hidden)) < 0.5 * error(make_codes(vectors, config, 0))
+
+
+@torch.no_grad()
+def test_weights_say_which_items_matter() -> None:
+    vectors, config = vectors_of(1000, 8), config_of("product")
+    weights = torch.ones(1000)
+    weights[:50] = 1000
+
+    def error(codes: ItemCodes) -> float:
+        found = table_of(codes, 8, config)(torch.arange(1, 51)[None], None)[0]
+        return float((found - vectors[:50]).square().mean())
+
+    assert error(make_codes(vectors, config, 0, weights=weights)) < 0.5 * error(make_codes(vectors, config, 0))
+
+
+def test_more_items_than_codes_or_fewer_than_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 tables of 16 rows make 16 codes, and there are 17 items"):
+        make_codes(vectors_of(17, 8), config_of("random", tables=1), 0)
+    with pytest.raises(ValueError, match="15 items cannot fill 16 rows"):
+        make_codes(vectors_of(15, 8), config_of("product"), 0)
+
+
+@settings(max_examples=40)
+@given(items=st.integers(1, 64), seed=st.integers(0, 1000))
+def test_distinct_changes_only_what_it_must(items: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tables = torch.randn(3, 4, 2, generator=generator)
+    wanted = [torch.randn(items, 2, generator=generator) for _ in range(3)]
+    codes = torch.randint(0, 4, (items, 3), generator=generator)
+    result = distinct(codes, tables, wanted)
+    assert len(result.unique(dim=0)) == items
+    assert result.min() >= 0
+    assert result.max() < 4
+    seen = set[tuple[int, ...]]()
+    for before, after in zip(codes.tolist(), result.tolist(), strict=True):
+        if tuple(before) not in seen:
+            assert after == before
+        seen.add(tuple(before))
+
+
+def test_an_item_that_loses_its_code_takes_the_nearest_free_one() -> None:
+    tables = torch.tensor([[[0.0], [1.0], [5.0]], [[0.0], [2.0], [9.0]]])
+    codes = torch.tensor([[0, 0], [0, 0], [1, 0]])
+    wanted = [torch.zeros(3, 1), torch.zeros(3, 1)]
+    # (1, 0) costs 1 but is the third item's; (0, 1) costs 4
+    assert distinct(codes, tables, wanted).tolist() == [[0, 0], [0, 1], [1, 0]]
+
+
+@torch.no_grad()
+def test_biases_of_rows_are_fitted_to_those_of_items() -> None:
+    torch.manual_seed(0)
+    table = CodedTable(200, 3, 16, 6, additive=False, contextual=False)
+    table.codes.random_(0, 16)
+    true = torch.randn(3, 16)
+    bias = true.gather(1, table.codes.long().T).sum(0)
+    table.fit_bias(bias)
+    assert (table.output().bias - bias).square().mean() < 0.02 * bias.var()
