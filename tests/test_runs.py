@@ -98,7 +98,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "run.json is binary": (text("run.json", b"\xff\xfe\x00"), "not valid JSON"),
     "run.json is a list": (text("run.json", "[]"), 'expected "format"'),
     "another format": (header(format="lsan-dataset"), 'expected "format"'),
-    "a later version": (header(version=3), "version 3"),
+    "a later version": (header(version=4), "version 4"),
     "no recipe": (header(recipe=None), "'recipe' is missing"),
     "a recipe of another lsan": (header(recipe__model__depth=3), "unknown field `depth`"),
     "a bad value in the recipe": (header(recipe__model__encoder__heads=3), "not a multiple of heads"),

@@ -98,6 +98,7 @@ def start_run(
         DataError: when the folder exists, or the split leaves nothing to train on or to select on.
         ConfigError: when the recipe asks for distillation and there is no teaching.
     """
+    _need_teaching(recipe, teaching)
     refuse_existing(folder)
     wait_for_all()  # before one of them makes it
     split = make_split(dataset, recipe.split)
@@ -138,10 +139,16 @@ def resume_run(
     header = RunHeader.read(folder)
     if header.progress["finished"]:
         return
+    _need_teaching(header.recipe, teaching)
     dataset = dataset_of(header.dataset, dataset)
     split = make_split(dataset, header.recipe.split)
     network = _fresh_network(dataset, split, header.recipe, device)
     _train(network, dataset, split, header, folder, teaching=teaching, device=device, observer=observer)
+
+
+def _need_teaching(recipe: Recipe, teaching: Teaching | None) -> None:
+    if recipe.training.distillation is not None and teaching is None:
+        raise ConfigError("[training.distillation] needs a teacher: train such a recipe with `lsan compress`")
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
@@ -206,8 +213,6 @@ def _train(
     observer: Observer,
 ) -> None:
     recipe = header.recipe
-    if recipe.training.distillation is not None and teaching is None:
-        raise ConfigError("[training.distillation] needs a teacher: train such a recipe with `lsan compress`")
     reader = history_reader(dataset, split, header)
     round_in_use(network, matrix_bits(network.state_dict(), recipe.model))
 

@@ -70,10 +70,7 @@ class Recommender:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._device = next(run.network.parameters()).device
-        # As in evaluation: with a temporal split, an item that training never met is unknown; index 0 is no item.
-        every_item = run.header.recipe.split.method == "leave-one-out"
-        trained = (run.network.popularity.cpu() > 0) | every_item
-        self._known = torch.cat([torch.zeros(1, dtype=torch.bool), trained])
+        self._known = torch.cat([torch.zeros(1, dtype=torch.bool), run.network.offered.cpu()])  # index 0 is no item
 
     @classmethod
     def fit(

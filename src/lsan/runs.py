@@ -28,7 +28,7 @@ from lsan.models.network import Network
 from lsan.models.packing import pack, settled_state, unpack
 
 FORMAT = "lsan-run"
-VERSION = 2
+VERSION = 3
 
 CATALOGUE = "catalogue.json"
 MODEL = "model.safetensors"
@@ -116,8 +116,12 @@ class Run:
 def new_network(
     recipe: Recipe, catalogue: Catalogue, popularity: torch.Tensor, numbers: torch.Tensor, users: int
 ) -> Network:
-    """An untrained network for this catalogue; `Network` explains the arguments."""
-    return Network(recipe.model, torch.from_numpy(catalogue.category_of_item.copy()), popularity, numbers, users)
+    """An untrained network for this catalogue; `Network` explains the arguments. With a temporal split, as in
+    evaluation, an item that training never met is unknown."""
+    network = Network(recipe.model, torch.from_numpy(catalogue.category_of_item.copy()), popularity, numbers, users)
+    if recipe.split.method == "temporal":
+        network.offered.copy_(network.popularity > 0)
+    return network
 
 
 def write_catalogue(folder: Path, catalogue: Catalogue) -> None:

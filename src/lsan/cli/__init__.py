@@ -18,6 +18,7 @@ COMMANDS = {
     "tune": "search for a better recipe on validation data",
     "evaluate": "rank the whole catalogue for every held-out event and report accuracy",
     "compare": "train several models on a dataset and set them beside the best",
+    "compress": "make a model many times smaller at nearly the same accuracy",
     "recommend": "recommend items for one history",
     "describe": "list the parts of a trained model with shapes and bytes",
     "demo": "simulate, prepare, train, evaluate and recommend, in one go",

@@ -65,7 +65,7 @@ class Plan:
         teacher's word is smoother than the data, and learning from it."""
         content: dict[str, Any] = recipe_to(teacher)
         content["model"] |= {"width": self.width, "dropout": 0.6 * teacher.model.dropout, "table": {"kind": "full"}}
-        content["training"] |= {"distillation": {}}
+        content["training"] |= {"distillation": {}, "patience": 2}
         return recipe_from(content, where=f"student of width {self.width}")
 
 
@@ -101,6 +101,10 @@ class Compression:
         network = None if (folder / "run.json").exists() else self._coded(plan, recipe)
         self._train(recipe, folder, network)
         return folder
+
+    def scoring(self) -> tuple[Tensor, Tensor]:
+        """The (first) teacher's item vectors [items, width], and hidden vectors that it scores them with, a sample."""
+        return _item_vectors(self.teachers[0].network), self._hidden(self.teachers[0].network)
 
     def student(self, plan: Plan) -> Path:
         """The student of that width, trained if it is not there."""

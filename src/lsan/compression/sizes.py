@@ -17,6 +17,11 @@ PARTS = {
 }
 
 
+def part_of(name: str) -> str:
+    """The part that a tensor belongs to."""
+    return next(part for part, begins in PARTS.items() if name.startswith(begins))
+
+
 def file_bytes(recipe: Recipe, items: int, *, categories: int = 0, users: int = 0) -> dict[str, int]:
     """Bytes of each part of `model.safetensors`, for a catalogue of so many items; allocates nothing.
 
@@ -30,7 +35,7 @@ def file_bytes(recipe: Recipe, items: int, *, categories: int = 0, users: int = 
     held = layout(network.state_dict(), recipe.model)
     parts = dict.fromkeys(PARTS, 0)
     for name, tensor in held.items():
-        parts[next(part for part, begins in PARTS.items() if name.startswith(begins))] += tensor.nbytes
+        parts[part_of(name)] += tensor.nbytes
     return {part: size for part, size in parts.items() if size} | {"header": _header_bytes(held)}
 
 
@@ -38,10 +43,9 @@ def _header_bytes(held: dict[str, torch.Tensor]) -> int:
     """What safetensors writes before the tensors: a length of 8 bytes and JSON, filled up to a multiple of 8."""
     entries, place = {}, 0
     for name, tensor in held.items():
-        kind = str(tensor.dtype).removeprefix("torch.").upper()[:4]  # as long as its own names of types, or nearly
-        entries[name] = {
-            "dtype": kind, "shape": list(tensor.shape), "data_offsets": [place, place + tensor.nbytes]
-        }  # fmt: skip
+        kind = f"{str(tensor.dtype).removeprefix('torch.')[0].upper()}{8 * tensor.element_size()}"  # U8, F16, ...
+        places = [place, place + tensor.nbytes]
+        entries[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": places}
         place += tensor.nbytes
     return 8 + -(-len(json.dumps(entries, separators=(",", ":"))) // 8) * 8
 

@@ -37,6 +37,7 @@ class Network(nn.Module):
     """Any item table with any encoder, in any training regime. Item index 0 is padding, items are 1..V."""
 
     popularity: Tensor
+    offered: Tensor
 
     def __init__(
         self,
@@ -53,6 +54,8 @@ class Network(nn.Module):
         self.config = config
         width, items = config.width, len(popularity)
         self.register_buffer("popularity", popularity.to(torch.int32))
+        # Items that may be read and recommended. Scores are those of all items.
+        self.register_buffer("offered", torch.ones(items, dtype=torch.bool))
         self.table: FullTable | HashedTable | ComposedTable | CodedTable
         if isinstance(config.table, ComposedTableConfig):
             self.table = ComposedTable(numbers, config.table.radices, width, contextual=config.context is not None)

@@ -66,7 +66,9 @@ def pack(state: State, config: ModelConfig) -> State:
             best = tensor.argsort(descending=True, stable=True)[:POPULAR].sort().values
             packed["popularity.items"], packed["popularity.counts"] = best.to(torch.int32), tensor[best]
         else:
-            packed[name] = torch.from_numpy(pack_bits(tensor.numpy().ravel(), _whole_bits(name, state, config)))
+            packed[name] = torch.from_numpy(
+                pack_bits(tensor.numpy().astype(np.int64).ravel(), _whole_bits(name, state, config))
+            )
     return packed
 
 
@@ -144,6 +146,8 @@ def _whole_bits(name: str, state: State, config: ModelConfig) -> int:
         return (table.rows - 1).bit_length()
     if name == "table.numbers" and isinstance(table, ComposedTableConfig):
         return math.prod(complete_radices(table.radices, items)).bit_length()
+    if name == "offered":
+        return 1
     if name == "context.category_of_item":
         return (len(state["context.category"]) - 1).bit_length()
     raise AssertionError(name)

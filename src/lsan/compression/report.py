@@ -1,0 +1,96 @@
+"""What compression did: bytes by part, accuracy before and after, and where the chosen plan lies among those tried."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from lsan.compression.search import Tried
+from lsan.compression.sizes import part_of
+from lsan.evaluation.metrics import accuracy
+from lsan.evaluation.report import PolicyReport
+from lsan.evaluation.significance import paired_bootstrap
+from lsan.files import write_atomically
+from lsan.pictures import Point, accuracy_picture
+from lsan.runs import MODEL
+
+#: The figures that are reported.
+METRICS = ("nDCG@10", "HR@10")
+
+#: Bytes of a number of each type in a safetensors file.
+_WIDTH = {"U8": 1, "F16": 2, "I32": 4, "F32": 4, "I64": 8}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One part's figures before and after, with 95% bootstrap intervals over users."""
+
+    part: str
+    """validation or test."""
+    before: dict[str, tuple[float, float, float]]
+    """Mean and interval of each metric of the (first) teacher."""
+    after: dict[str, tuple[float, float, float]]
+    """Those of the compressed model."""
+    difference: dict[str, tuple[float, float, float]]
+    """After minus before, the same users resampled."""
+
+    @property
+    def kept(self) -> float:
+        """Share of nDCG@10 that is kept."""
+        return self.after["nDCG@10"][0] / self.before["nDCG@10"][0]
+
+
+def change(part: str, before: PolicyReport, after: PolicyReport, users: np.ndarray) -> Change:
+    """Compare two reports on the same cases."""
+    one, other = (np.stack([accuracy(report.ranks)[name] for name in METRICS], axis=1) for report in (after, before))
+    paired = paired_bootstrap(one, other, users)
+    figures = [
+        {name: (figure.mean, figure.low, figure.high) for name, figure in report.accuracy.items() if name in METRICS}
+        for report in (before, after)
+    ]
+    return Change(
+        part=part,
+        before=figures[0],
+        after=figures[1],
+        difference={
+            name: (float(paired.mean[i]), float(paired.low[i]), float(paired.high[i])) for i, name in enumerate(METRICS)
+        },
+    )
+
+
+def parts_of(path: Path) -> dict[str, int]:
+    """Bytes of each part of a model file."""
+    parts: dict[str, int] = {}
+    with safe_open(path, framework="np") as file:
+        for name in file.keys():  # noqa: SIM118 - not a dict
+            tensor = file.get_slice(name)
+            size = _WIDTH[tensor.get_dtype()] * int(np.prod(tensor.get_shape()))
+            parts[part_of(name)] = parts.get(part_of(name), 0) + size
+    return parts | {"header": path.stat().st_size - sum(parts.values())}
+
+
+def write_report(folder: Path, teachers: Sequence[Path], tried: Sequence[Tried], changes: Sequence[Change]) -> None:
+    """Write compression.json and accuracy-bytes.png; the first of `tried` is the chosen one."""
+    chosen, size = tried[0], (teachers[0] / MODEL).stat().st_size
+    content: dict[str, Any] = {
+        "teachers": [str(teacher.resolve()) for teacher in teachers],
+        "bytes": {"before": size, "after": chosen.size, "parts": parts_of(chosen.folder / MODEL)},
+        "chosen": chosen.plan.name,
+        "accuracy": {one.part: {**asdict(one), "kept": one.kept} for one in changes},
+        "tried": [
+            {"plan": one.plan.name, "bytes": one.size, "validation nDCG@10": one.figure} for one in tried
+        ],
+    }  # fmt: skip
+    write_atomically(folder / "compression.json", (json.dumps(content, indent=1) + "\n").encode())
+    validation = next(one for one in changes if one.part == "validation")
+    (before, low, high), (after, least, most) = validation.before["nDCG@10"], validation.after["nDCG@10"]
+    points = [
+        Point(name="before", x=size, y=before, low=low, high=high),
+        Point(name=f"{chosen.plan.name} (chosen)", x=chosen.size, y=after, low=least, high=most),
+        *(Point(name=one.plan.name, x=one.size, y=one.figure, low=one.figure, high=one.figure) for one in tried[1:]),
+    ]
+    accuracy_picture(points, "bytes of the model file", "validation nDCG@10", folder / "accuracy-bytes.png")

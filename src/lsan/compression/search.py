@@ -1,0 +1,170 @@
+"""Which plans there are, which of them should do best, and which of them does."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lsan.compression.compress import Compression, Plan
+from lsan.compression.sizes import file_bytes
+from lsan.config import Recipe
+from lsan.errors import ConfigError
+from lsan.runs import MODEL, RunHeader
+
+#: What is tried: every sensible combination of these.
+_WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256)
+_TABLES = (2, 4, 6, 8, 12, 16, 24, 32)
+_ROWS = (16, 64, 256)
+_BITS = (4, 8)
+
+#: Estimated share of accuracy that is lost, measured on Beauty (docs/log.md): half of the share of the scores' variance
+#: that codes miss, so much each time that the width is halved, and so much for weights of 4 bits.
+_BY_ERROR, _BY_HALVING, _BY_FOUR_BITS = 0.5, 0.02, 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A plan with what it should cost."""
+
+    plan: Plan
+    size: int
+    """Bytes of its file."""
+    loss: float
+    """Share of accuracy that it should lose, an estimate to order plans by."""
+
+
+def candidates(
+    recipe: Recipe,
+    items: int,
+    vectors: Float[Tensor, "items width"],
+    hidden: Float[Tensor, "samples width"],
+    *,
+    categories: int = 0,
+) -> list[Candidate]:
+    """All plans that no other one beats in both size and estimated loss, the smallest first.
+
+    Args:
+        recipe: of the teacher.
+        items: V.
+        vectors: the teacher's item vectors.
+        hidden: some of its hidden vectors.
+        categories: of the catalogue.
+    """
+    spectrum = _spectrum(vectors, hidden)
+    found = []
+    for plan in _plans(recipe, items):
+        size = sum(file_bytes(plan.recipe(recipe), items, categories=categories).values())
+        bits = plan.tables * (plan.rows - 1).bit_length()
+        halvings = torch.tensor(recipe.model.width / plan.width).log2().item()
+        loss = _BY_ERROR * _missed(spectrum[: plan.width], spectrum, bits) + _BY_HALVING * halvings
+        loss += _BY_FOUR_BITS * (plan.weights == 4)
+        found.append(Candidate(plan=plan, size=size, loss=loss))
+    best: list[Candidate] = []
+    for candidate in sorted(found, key=lambda candidate: (candidate.size, candidate.loss)):
+        if not best or candidate.loss < best[-1].loss:
+            best.append(candidate)
+    return best
+
+
+def _plans(recipe: Recipe, items: int) -> Iterator[Plan]:
+    heads = getattr(recipe.model.encoder, "heads", 1)
+    for width in _WIDTHS:
+        if width > recipe.model.width or width % heads:
+            continue
+        for tables in _TABLES:
+            for rows in _ROWS:
+                if width % tables or 3 * rows > items or rows**tables < 4 * items:
+                    continue
+                for bits in _BITS:
+                    yield Plan(width=width, tables=tables, rows=rows, weights=bits)
+
+
+def _spectrum(vectors: Tensor, hidden: Tensor) -> Tensor:
+    """Variances of scores by principal component, largest first."""
+    metric = hidden.T @ hidden / len(hidden)
+    stretch = torch.linalg.cholesky(metric + 1e-4 * metric.diagonal().mean() * torch.eye(len(metric)))
+    values: Tensor = torch.linalg.svdvals(vectors @ stretch).square()
+    return values
+
+
+def _missed(kept: Tensor, all_of_them: Tensor, bits: int) -> float:
+    """The share of variance that `bits` a vector cannot hold of Gaussian components (reverse water-filling, Cover and
+    Thomas, "Elements of Information Theory", section 10.3.3), and that of components which are not kept."""
+    low, high = torch.zeros(()), kept.max()
+    for _ in range(60):
+        level = (low + high) / 2
+        needed = (kept / level).clamp(min=1).log2().sum() / 2
+        low, high = (level, high) if needed > bits else (low, level)
+    missed = kept.clamp(max=float(high)).sum() + all_of_them.sum() - kept.sum()
+    return float(missed / all_of_them.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A plan that was carried out."""
+
+    plan: Plan
+    """The plan."""
+    folder: Path
+    """Its run folder."""
+    size: int
+    """Bytes of its model file."""
+    figure: float
+    """Its validation nDCG@10."""
+
+
+def choose_for_size(
+    compression: Compression, known: Sequence[Candidate], target: int, tries: int, tell: Callable[[Tried], None]
+) -> list[Tried]:
+    """Carry out the plans that should lose least in at most `target` bytes. The best on validation comes first.
+
+    Raises:
+        ConfigError: when no plan is as small.
+    """
+    fitting = sorted((one for one in known if one.size <= target), key=lambda one: one.loss)
+    if not fitting:
+        least = min(one.size for one in known)
+        raise ConfigError(f"no plan takes {target:,} bytes or less: the smallest takes {least:,}")
+    tried: list[Tried] = []
+    for candidate in fitting[:tries]:
+        tried.append(_carry_out(compression, candidate.plan))
+        tell(tried[-1])
+    return sorted((one for one in tried if one.size <= target), key=lambda one: -one.figure)
+
+
+def choose_for_loss(
+    compression: Compression,
+    known: Sequence[Candidate],
+    figure: float,
+    max_loss: float,
+    tries: int,
+    tell: Callable[[Tried], None],
+) -> list[Tried]:
+    """Look for the smallest plan that keeps `1 - max_loss` of `figure` on validation: the estimates of loss are
+    corrected by what the plan before has lost, and the smallest that should do is carried out next. The smallest that
+    does comes first, or else the best."""
+    tried: list[Tried] = []
+    ratio, left = 1.0, sorted(known, key=lambda one: one.size)
+    while left and len(tried) < tries:
+        candidate = next((one for one in left if one.loss * ratio <= max_loss), left[-1])
+        tried.append(_carry_out(compression, candidate.plan))
+        tell(tried[-1])
+        lost = 1 - tried[-1].figure / figure
+        ratio = max(lost, 0.001) / max(candidate.loss, 0.001)
+        if lost <= max_loss:
+            left = [one for one in left if one.size < candidate.size]
+        else:
+            left = [one for one in left if one.size > candidate.size]
+    keeping = [one for one in tried if one.figure >= (1 - max_loss) * figure]
+    first = min(keeping, key=lambda one: one.size) if keeping else max(tried, key=lambda one: one.figure)
+    return [first, *(one for one in tried if one is not first)]
+
+
+def _carry_out(compression: Compression, plan: Plan) -> Tried:
+    folder = compression.run(plan)
+    progress = RunHeader.read(folder).progress
+    size = (folder / MODEL).stat().st_size
+    return Tried(plan=plan, folder=folder, size=size, figure=progress["validation nDCG@10"])

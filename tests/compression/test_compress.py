@@ -1,0 +1,254 @@
+"""From a trained run to a small one: the steps, that they resume, and what is promised of sizes."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lsan.cli import main
+from lsan.compression.compress import Compression, Plan
+from lsan.compression.search import Candidate, candidates, choose_for_loss, choose_for_size
+from lsan.compression.sizes import file_bytes
+from lsan.config import CodedTableConfig, ModelConfig, Recipe, TrainingConfig, TwinTransformerConfig
+from lsan.data.dataset import Dataset
+from lsan.errors import ConfigError
+from lsan.experiment import Observer, load_for_evaluation, start_run
+from lsan.models.histories import Histories
+from lsan.models.item_tables.coded import CodedTable
+from lsan.models.network import Network
+from lsan.recommender import Recommender
+from lsan.runs import MODEL, RunHeader, load_run
+from lsan.training.losses import full_cross_entropy
+
+CPU = torch.device("cpu")
+PLAN = Plan(width=8, tables=4, rows=16, weights=4)
+
+
+def recipe_of(regime: str = "prefix") -> Recipe:
+    return Recipe(
+        model=ModelConfig(regime=regime, width=16, history=12, encoder=TwinTransformerConfig()),  # type: ignore[arg-type]
+        training=TrainingConfig(batch_size=64, learning_rate=1e-2, epochs=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def teachers(small_shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("teachers")
+    for seed in (0, 1):
+        start_run(small_shop, recipe_of().with_seed(seed), folder / str(seed), device=CPU, observer=Observer())
+    return [folder / "0", folder / "1"]
+
+
+def compression_of(teachers: list[Path], folder: Path, observer: Observer | None = None) -> Compression:
+    run, dataset, _ = load_for_evaluation(teachers[0], None, device=CPU)
+    others = [load_run(teacher, device=CPU) for teacher in teachers[1:]]
+    return Compression(
+        teachers=[run, *others], dataset=dataset, folder=folder, device=CPU, observer=observer or Observer()
+    )
+
+
+def test_a_compressed_run_is_small_and_recommends(teachers: list[Path], tmp_path: Path) -> None:
+    folder = compression_of(teachers, tmp_path).run(PLAN)
+    planned = sum(file_bytes(PLAN.recipe(recipe_of()), 60).values())
+    assert (folder / MODEL).stat().st_size == pytest.approx(planned, rel=0.01)
+    assert (folder / MODEL).stat().st_size < (teachers[0] / MODEL).stat().st_size / 2
+    recommender = Recommender.load(folder)
+    history = recommender.run.catalogue.ids[:3]
+    answer = recommender.recommend(history, 5)
+    assert len(answer) == 5
+    assert not {item.id for item in answer} & set(history)
+    assert [item.score for item in answer] == sorted((item.score for item in answer), reverse=True)
+    assert recommender.recommend([], 5).by_popularity
+
+
+def test_every_item_has_a_code_of_its_own(teachers: list[Path], tmp_path: Path) -> None:
+    network = load_run(compression_of(teachers, tmp_path).run(PLAN), device=CPU).network
+    assert isinstance(network.table, CodedTable)
+    assert len(network.table.codes.unique(dim=0)) == 60
+
+
+class Interruption(Exception):  # noqa: N818 - not an error
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_an_interrupted_compression_goes_on_to_the_same_model(teachers: list[Path], tmp_path: Path, after: int) -> None:
+    whole = compression_of(teachers, tmp_path / "whole").run(PLAN)
+    steps = 0
+
+    def step(*_: int) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == after:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        compression_of(teachers, tmp_path / "parts", Observer(step=step)).run(PLAN)
+    again = compression_of(teachers, tmp_path / "parts").run(PLAN)
+    assert (again / MODEL).read_bytes() == (whole / MODEL).read_bytes()
+
+
+def test_students_of_a_width_and_teaching_are_shared(teachers: list[Path], tmp_path: Path) -> None:
+    begun: list[str] = []
+    observer = Observer(
+        begin=lambda header, folder: begun.append(folder.name), teaching=lambda *_: begun.append("asked")
+    )
+    compression = compression_of(teachers, tmp_path, observer)
+    compression.run(PLAN)
+    compression.run(Plan(width=8, tables=2, rows=16, codes="additive", weights=8))
+    compression.run(PLAN)
+    assert list(dict.fromkeys(begun)) == [
+        "asked", "student-8", "d8-product-4x16-int4", "d8-additive-2x16-int8",
+    ]  # fmt: skip
+    assert begun.count("student-8") == 1
+
+
+def test_causal_teachers_teach_too(small_shop: Dataset, tmp_path: Path) -> None:
+    start_run(small_shop, recipe_of("causal"), tmp_path / "teacher", device=CPU, observer=Observer())
+    compression = compression_of([tmp_path / "teacher"], tmp_path / "out")
+    teaching = compression.teaching()
+    network = compression.teachers[0].network
+    run, dataset, split = load_for_evaluation(tmp_path / "teacher", None, device=CPU)
+    user = int(np.argmax(split.train_stop - split.train_start))
+    start, stop = int(split.train_start[user]), int(split.train_stop[user])
+    for event in range(max(start + 1, stop - 12), stop):
+        first = max(start, stop - 1 - 12)
+        items = torch.from_numpy(dataset.items[first:event].astype(np.int64))
+        with torch.inference_mode():
+            scores = network.scores(Histories.of_items(items[None]))[0]
+        found, shares = teaching.of(np.array([event]))
+        best = scores.topk(found.shape[1])
+        assert found[0, 0] == best.indices[0] + 1
+        torch.testing.assert_close(shares[0], best.values.softmax(0), rtol=5e-3, atol=2e-3)
+    run.network.eval()
+    assert compression.run(PLAN).exists()
+
+
+@pytest.fixture(scope="module")
+def known(teachers: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
+    compression = compression_of(teachers, tmp_path_factory.mktemp("plans"))
+    return candidates(recipe_of(), 60, *compression.scoring())
+
+
+def test_no_plan_is_beaten_in_both(known: list[Candidate]) -> None:
+    assert len(known) > 2
+    for smaller, larger in itertools.pairwise(known):
+        assert smaller.size < larger.size
+        assert smaller.loss > larger.loss
+
+
+def test_the_best_of_the_fitting_plans_is_chosen(teachers: list[Path], known: list[Candidate], tmp_path: Path) -> None:
+    compression, told = compression_of(teachers, tmp_path), list[Any]()
+    target = known[len(known) // 2].size
+    tried = choose_for_size(compression, known, target, 2, told.append)
+    assert {one.plan.name for one in tried} == {one.plan.name for one in told}
+    assert all(one.size <= target for one in tried)
+    assert tried[0].figure == max(one.figure for one in tried)
+    for one in tried:
+        assert RunHeader.read(one.folder).progress["validation nDCG@10"] == one.figure
+    with pytest.raises(ConfigError, match="no plan takes 100 bytes or less: the smallest takes"):
+        choose_for_size(compression, known, 100, 2, told.append)
+
+
+def test_the_smallest_that_keeps_enough_is_chosen(teachers: list[Path], known: list[Candidate], tmp_path: Path) -> None:
+    compression = compression_of(teachers, tmp_path)
+    for figure, all_keep in ((1e-6, True), (10.0, False)):
+        tried = choose_for_loss(compression, known, figure, 0.05, 3, lambda one: None)
+        expected = min(tried, key=lambda one: one.size) if all_keep else max(tried, key=lambda one: one.figure)
+        assert tried[0].plan == expected.plan
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that a tensor had."""
+
+    most = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.most = max(self.most, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("codes", ["product", "additive"])
+def test_nothing_has_a_number_for_each_item_and_coordinate(codes: Any) -> None:
+    """Neither the model, nor its loss and gradients, nor a recommendation: only the codes and one score an item."""
+    items, width = 20_000, 64
+    config = ModelConfig(width=width, table=CodedTableConfig(codes=codes, tables=4, rows=256), regime="causal")
+    none = torch.zeros(items, dtype=torch.int64)
+    network = Network(config, torch.zeros(items + 1, dtype=torch.int64), none, none, 1)
+    assert isinstance(network.table, CodedTable)
+    network.table.codes.random_(0, 256)
+    assert all(tensor.numel() <= 4 * items for tensor in network.state_dict().values())
+    histories = Histories.of_items(torch.randint(1, items, (2, 5)))
+    with Largest() as largest:
+        hidden = network.hidden(histories).flatten(0, 1)
+        loss = full_cross_entropy(hidden, network.output(), torch.randint(1, items, (10,)))
+        loss.backward()
+        network.scores(histories)
+    assert largest.most < items * width / 3
+
+
+def test_the_command(teachers: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    arguments = ["compress", *map(str, teachers), "--out", str(out), "--target-size", "13kB", "--tries", "1"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    report = json.loads((out / "compression.json").read_text())
+    chosen = out / report["chosen"]
+    assert report["bytes"]["after"] == (chosen / MODEL).stat().st_size <= 13_000
+    assert sum(report["bytes"]["parts"].values()) == report["bytes"]["after"]
+    assert f"{report['bytes']['after']:,} bytes" in printed
+    assert f"the compressed run is {chosen}" in printed
+    assert main(["evaluate", str(chosen)]) == 0
+    test = json.loads((chosen / "test.json").read_text())
+    assert report["accuracy"]["test"]["after"]["nDCG@10"][0] == pytest.approx(test["unseen items"]["nDCG@10"][0])
+    assert (out / "accuracy-bytes.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert main(arguments) == 0  # everything is there: nothing is trained again
+    assert "training" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--target-size", "9 apples"], "'9 apples' is not a size: expected a number and kB, MB, KiB or MiB"),
+        (["--max-loss", "0"], "'0' is not a share between 0 and 1"),
+        (["--max-loss", "120%"], "'120%' is not a share between 0 and 1"),
+        (["--target-size", "9kB", "--max-loss", "1%"], "not allowed with argument"),
+        (["--target-size", "9kB", "--tries", "0"], "--tries 0: expected a whole number of at least 1"),
+        (["--target-size", "10"], "no plan takes 10 bytes or less"),
+        ([], "one of the arguments --target-size --max-loss is required"),
+    ],
+)
+def test_bad_flags(
+    teachers: list[Path], tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(["compress", str(teachers[0]), "--out", str(tmp_path / "out"), *flags])
+    except SystemExit as exit:
+        status = int(str(exit.code))
+    assert status == 2
+    assert says in capsys.readouterr().err
+
+
+def test_only_runs_with_vectors_of_their_own_are_compressed(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compress", str(small_run), "--out", str(tmp_path / "out"), "--target-size", "9kB"]) == 2
+    assert "compression begins with a run whose items have vectors of their own" in capsys.readouterr().err
+
+
+def test_a_recipe_with_distillation_is_not_for_train(small_shop: Dataset, tmp_path: Path) -> None:
+    recipe = PLAN.student(recipe_of())
+    with pytest.raises(ConfigError, match="needs a teacher: train such a recipe with `lsan compress`"):
+        start_run(small_shop, recipe, tmp_path / "run", device=CPU, observer=Observer())
+    assert not (tmp_path / "run").exists()
