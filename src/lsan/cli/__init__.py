@@ -5,11 +5,12 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NoReturn
 
 from lsan.errors import LsanError
 
-#: Subcommand -> one line of help. `lsan NAME` runs `lsan.cli.NAME`, which offers `add_arguments` and `run`.
+#: Subcommand -> one line of help. `lsan A-NAME` runs `lsan.cli.A_NAME`, which offers `add_arguments` and `run`.
 COMMANDS = {
     "prepare": "turn an interaction log into a dataset folder",
     "fetch": "download a public dataset from its publisher",
@@ -19,6 +20,8 @@ COMMANDS = {
     "evaluate": "rank the whole catalogue for every held-out event and report accuracy",
     "compare": "train several models on a dataset and set them beside the best",
     "compress": "make a model many times smaller at nearly the same accuracy",
+    "add-items": "add items that came after training to a model, without training",
+    "remove-items": "take items out of a model, without training",
     "recommend": "recommend items for one history",
     "describe": "list the parts of a trained model with shapes and bytes",
     "demo": "simulate, prepare, train, evaluate and recommend, in one go",
@@ -32,6 +35,10 @@ class _OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"lsan.cli.{command.replace('-', '_')}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; return its exit status: 0, or 2 after an error that the user can act on."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -40,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if arguments[:1] == [name]:
-            importlib.import_module(f"lsan.cli.{name}").add_arguments(subparser)
+            _module(name).add_arguments(subparser)
     parsed = parser.parse_args(arguments)
     try:
-        importlib.import_module(f"lsan.cli.{parsed.command}").run(parsed)
+        _module(parsed.command).run(parsed)
     except LsanError as error:
         print(f"lsan: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,5 +1,6 @@
 """How an item index becomes a vector, and how a vector becomes a score for every item."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,17 @@ class OutputFactors:
         if self.codes is None:
             return self.weight[items - 1]
         return item_vectors(self.codes.rows[items - 1], self.weight, self.slices)
+
+
+def mixtures(
+    vectors: Float[Tensor, "items width"], weights: Sequence[Mapping[int, float]]
+) -> Float[Tensor, "new width"]:
+    """Weighted sums of the vectors of some items 1..V, given as weight by item."""
+    sums = []
+    for of_items in weights:
+        share = torch.tensor(list(of_items.values()), dtype=vectors.dtype)
+        sums.append(share @ vectors[torch.tensor(list(of_items)) - 1])
+    return torch.stack(sums)
 
 
 def item_vectors(

@@ -1,6 +1,7 @@
 """Learnt codes: an item is a few rows of small tables (codebooks), chosen so that similar items share rows."""
 
 import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsan.models.item_tables import Codes, OutputFactors, item_vectors
+from lsan.models.item_tables import Codes, OutputFactors, item_vectors, mixtures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,26 @@ class CodedTable(nn.Module):
         codes = self._known[1]
         bias = codes.spread(self.row_bias.view(-1, 1))[:, 0]
         return OutputFactors(weight=self.weight, codes=codes, bias=bias, slices=self.slices)
+
+    def extended(self, weights: Sequence[Mapping[int, float]]) -> dict[str, Tensor]:
+        """The state with more items: each takes the free code nearest to the weighted sum of known ones (weight by item
+        1..V), table by table."""
+        tables = self.weight.view(self.tables, self.rows, -1)
+        pieces = torch.stack([table[self.codes[:, n].long()] for n, table in enumerate(tables)])
+        if self.slices > 1:
+            wanted = [mixtures(part, weights) for part in pieces]
+            codes = torch.stack(
+                [torch.cdist(part, table).argmin(1) for part, table in zip(wanted, tables, strict=True)], 1
+            )
+        else:
+            left, chosen = mixtures(pieces.sum(0), weights), []
+            for table in tables:
+                chosen.append(torch.cdist(left, table).argmin(1))
+                left = left - table[chosen[-1]]
+            codes = torch.stack(chosen, dim=1)
+            wanted = [table[chosen[n]] + left for n, table in enumerate(tables)]
+        known = [torch.cat([piece, part]) for piece, part in zip(pieces, wanted, strict=True)]
+        return {"codes": distinct(torch.cat([self.codes.long(), codes]), tables, known).to(torch.uint8)}
 
     def _rows_of(self, places: Int[Tensor, "*places"]) -> Int[Tensor, "*places tables"]:
         """The rows of the items at these places (v - 1), all tables' numbered through: table n begins at n K."""

@@ -1,11 +1,13 @@
 """One vector for every item."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsan.models.item_tables import OutputFactors
+from lsan.models.item_tables import OutputFactors, mixtures
 
 #: Standard deviation of the first weights: small, so that the tied scores begin nearly equal.
 INITIAL = 0.02
@@ -24,6 +26,11 @@ class FullTable(nn.Module):
     ) -> Float[Tensor, "batch time width"]:
         """The vector of each item, whatever the context. That of padding (item 0) is some item's: mask it."""
         return F.embedding((items - 1).clamp(min=0), self.weight)
+
+    def extended(self, weights: Sequence[Mapping[int, float]]) -> dict[str, Tensor]:
+        """The state with more items, each of which is the weighted sum of known ones (weight by item 1..V)."""
+        more = mixtures(torch.cat([self.weight, self.bias[:, None]], dim=1), weights)
+        return {"weight": torch.cat([self.weight, more[:, :-1]]), "bias": torch.cat([self.bias, more[:, -1]])}
 
     def output(self) -> OutputFactors:
         """The same table as the output layer."""
