@@ -93,7 +93,8 @@ def test_known_items_keep_their_scores(table: TableConfig, tmp_path: Path) -> No
     (tmp_path / "run").mkdir()
     write_run(tmp_path / "run", after)
     again = load_run(tmp_path / "run", device=CPU)
-    torch.testing.assert_close(again.network.scores(HISTORIES), scores, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(again.network.scores(HISTORIES)[:, :6], scores[:, :6], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(again.network.scores(HISTORIES), scores, rtol=0.01, atol=0.01)  # new biases are rounded
     # history with a new item, and the new item recommended
     answer = Recommender(again).recommend([11, 1], 9)
     assert {item.id for item in answer} == {2, 3, 4, 5, 6, 12, 13}

@@ -35,13 +35,12 @@ def table_of(codes: ItemCodes, width: int, config: CodedTableConfig) -> CodedTab
 def test_scores_are_those_of_the_vectors_that_histories_read(kind: str) -> None:
     config, width = config_of(kind), 8
     table = table_of(make_codes(vectors_of(60, width), config, 0), width, config)
-    table.row_bias.normal_()
+    table.bias.normal_()
     items = torch.arange(1, 61)
     vectors = table(items[None], None)[0]
-    bias = torch.stack([table.row_bias[n, table.codes[:, n].long()] for n in range(4)]).sum(0)
     hidden = torch.randn(5, width)
     output = table.output()
-    expected = hidden @ vectors.T + bias
+    expected = hidden @ vectors.T + table.bias
     torch.testing.assert_close(output.scores(table.facing(hidden)), expected, rtol=1e-4, atol=1e-4)
     chosen = torch.tensor([[3, 60], [1, 2], [7, 7], [9, 10], [60, 59]])
     torch.testing.assert_close(
@@ -172,14 +171,3 @@ def test_an_item_that_loses_its_code_takes_the_nearest_free_one() -> None:
     wanted = [torch.zeros(3, 1), torch.zeros(3, 1)]
     # (1, 0) costs 1 but is the third item's; (0, 1) costs 4
     assert distinct(codes, tables, wanted).tolist() == [[0, 0], [0, 1], [1, 0]]
-
-
-@torch.no_grad()
-def test_biases_of_rows_are_fitted_to_those_of_items() -> None:
-    torch.manual_seed(0)
-    table = CodedTable(200, 3, 16, 6, additive=False, contextual=False)
-    table.codes.random_(0, 16)
-    true = torch.randn(3, 16)
-    bias = true.gather(1, table.codes.long().T).sum(0)
-    table.fit_bias(bias)
-    assert (table.output().bias - bias).square().mean() < 0.02 * bias.var()

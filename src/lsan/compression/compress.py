@@ -36,28 +36,32 @@ class Plan:
 
     width: int
     """D of the student."""
-    codes: Literal["product", "additive", "quantiles", "random"] = "product"
-    """Kind of its codes."""
-    tables: int
-    """N."""
+    codes: Literal["product", "additive", "quantiles", "random", "none"] = "product"
+    """Kind of its codes; none: items keep vectors of their own."""
+    tables: int = 0
+    """N, of codes."""
     rows: int = 256
-    """K."""
+    """K, of codes."""
+    table_bits: int = 8
+    """Bits of the numbers of the item table."""
     weights: int = 4
     """Bits of the encoder's weights."""
 
     @property
     def name(self) -> str:
-        """Such as d64-product-16x256-int4."""
-        return f"d{self.width}-{self.codes}-{self.tables}x{self.rows}-int{self.weights}"
+        """Such as d64-product-16x256-int4, or d32-full-int8-int4: width, item table, weights."""
+        kind = f"full-int{self.table_bits}" if self.codes == "none" else f"{self.codes}-{self.tables}x{self.rows}"
+        return f"d{self.width}-{kind}-int{self.weights}"
 
     def recipe(self, teacher: Recipe) -> Recipe:
-        """How the student is trained on with codes."""
+        """How the student is trained on in its final form. Slowly: it is nearly there."""
         content = recipe_to(self.student(teacher))
-        content["model"] |= {
-            "table": {"kind": "coded", "codes": self.codes, "tables": self.tables, "rows": self.rows},
-            "quantisation": {"weights": self.weights, "table": 8},
-        }
-        content["training"] |= {"epochs": 5, "patience": 2}
+        if self.codes != "none":
+            content["model"]["table"] = {
+                "kind": "coded", "codes": self.codes, "tables": self.tables, "rows": self.rows
+            }  # fmt: skip
+        content["model"]["quantisation"] = {"weights": self.weights, "table": self.table_bits}
+        content["training"] |= {"epochs": 4, "patience": 2, "learning_rate": 0.2 * teacher.training.learning_rate}
         return recipe_from(content, where=self.name)
 
     def student(self, teacher: Recipe) -> Recipe:
@@ -158,9 +162,12 @@ class Compression:
         return network
 
     def _coded(self, plan: Plan, recipe: Recipe) -> Network:
-        """The student, its item vectors replaced by codes of them."""
+        """The student, its item vectors replaced by codes of them where the plan has codes."""
         student = load_run(self.student(plan), device=torch.device("cpu")).network
         network, table = self._new(recipe), recipe.model.table
+        if plan.codes == "none":
+            network.load_state_dict(student.state_dict())
+            return network
         assert isinstance(network.table, CodedTable)
         assert isinstance(table, CodedTableConfig)
         weights = (network.popularity + 1.0) ** 0.5
@@ -174,7 +181,8 @@ class Compression:
         state = {name: tensor for name, tensor in student.state_dict().items() if not name.startswith("table.")}
         network.load_state_dict(state, strict=False)
         network.table.start(codes)
-        network.table.fit_bias(student.table.output().bias)
+        with torch.no_grad():
+            network.table.bias.copy_(student.table.output().bias)
         return network
 
     def _new(self, recipe: Recipe) -> Network:

@@ -1,5 +1,6 @@
 """Which plans there are, which of them should do best, and which of them does."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,10 @@ from lsan.runs import MODEL, RunHeader
 _WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256)
 _TABLES = (2, 4, 6, 8, 12, 16, 24, 32)
 _ROWS = (16, 64, 256)
-_BITS = (4, 8)
 
-#: Estimated share of accuracy that is lost, measured on Beauty (docs/log.md): half of the share of the scores' variance
-#: that codes miss, so much each time that the width is halved, and so much for weights of 4 bits.
-_BY_ERROR, _BY_HALVING, _BY_FOUR_BITS = 0.5, 0.02, 0.01
+#: Estimated share of accuracy that is lost, measured on Beauty (docs/log.md): a half of the share of the scores' variance
+#: that codes miss, and so much each time that the width is halved.
+_BY_ERROR, _BY_HALVING = 0.5, 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +57,9 @@ def candidates(
     found = []
     for plan in _plans(recipe, items):
         size = sum(file_bytes(plan.recipe(recipe), items, categories=categories).values())
-        bits = plan.tables * (plan.rows - 1).bit_length()
-        halvings = torch.tensor(recipe.model.width / plan.width).log2().item()
-        loss = _BY_ERROR * _missed(spectrum[: plan.width], spectrum, bits) + _BY_HALVING * halvings
-        loss += _BY_FOUR_BITS * (plan.weights == 4)
+        bits = plan.width * plan.table_bits if plan.codes == "none" else plan.tables * (plan.rows - 1).bit_length()
+        halvings = math.log2(recipe.model.width / plan.width)
+        loss = _BY_ERROR * _missed(spectrum[: plan.width], bits) + _BY_HALVING * halvings
         found.append(Candidate(plan=plan, size=size, loss=loss))
     best: list[Candidate] = []
     for candidate in sorted(found, key=lambda candidate: (candidate.size, candidate.loss)):
@@ -78,8 +77,9 @@ def _plans(recipe: Recipe, items: int) -> Iterator[Plan]:
             for rows in _ROWS:
                 if width % tables or 3 * rows > items or rows**tables < 4 * items:
                     continue
-                for bits in _BITS:
-                    yield Plan(width=width, tables=tables, rows=rows, weights=bits)
+                yield Plan(width=width, tables=tables, rows=rows)
+        for bits in (4, 8):
+            yield Plan(width=width, codes="none", table_bits=bits)
 
 
 def _spectrum(vectors: Tensor, hidden: Tensor) -> Tensor:
@@ -90,16 +90,15 @@ def _spectrum(vectors: Tensor, hidden: Tensor) -> Tensor:
     return values
 
 
-def _missed(kept: Tensor, all_of_them: Tensor, bits: int) -> float:
+def _missed(variances: Tensor, bits: int) -> float:
     """The share of variance that `bits` a vector cannot hold of Gaussian components (reverse water-filling, Cover and
-    Thomas, "Elements of Information Theory", section 10.3.3), and that of components which are not kept."""
-    low, high = torch.zeros(()), kept.max()
+    Thomas, "Elements of Information Theory", section 10.3.3)."""
+    low, high = torch.zeros(()), variances.max()
     for _ in range(60):
         level = (low + high) / 2
-        needed = (kept / level).clamp(min=1).log2().sum() / 2
+        needed = (variances / level).clamp(min=1).log2().sum() / 2
         low, high = (level, high) if needed > bits else (low, level)
-    missed = kept.clamp(max=float(high)).sum() + all_of_them.sum() - kept.sum()
-    return float(missed / all_of_them.sum())
+    return float(variances.clamp(max=float(high)).sum() / variances.sum())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """A quantised network as tensors of few bits, and back.
 
-Matrices: whole numbers of 4 or 8 bits, bit-packed, and `NAME.scale`. Vectors: float16. Codes and other whole numbers:
-as many bits as the largest of them needs. Popularity: that of the most popular items, as an empty history asks for it.
+Matrices and items' biases: whole numbers of 4 or 8 bits, bit-packed, and `NAME.scale`. Vectors: float16. Codes and
+other whole numbers: as many bits as the largest of them needs. Popularity: that of the most popular items, as an empty
+history asks for it.
 """
 
 import math
@@ -21,16 +22,14 @@ State = dict[str, Tensor]
 
 
 def settled_state(network: nn.Module) -> State:
-    """The state of a network without what only training needs: rounded matrices instead of those behind them, and no
-    vectors of the items' own behind learnt codes."""
+    """The state of a network with rounded matrices instead of those that training has behind them."""
     state = {}
     for name, tensor in network.state_dict().items():
         owner, inside, _ = name.partition(".parametrizations.")
         if inside:
             parameter = name.split(".")[-2]
             name, tensor = f"{owner}.{parameter}", getattr(network.get_submodule(owner), parameter)
-        if name not in ("table.latent", "table.steps"):
-            state[name] = tensor.detach().cpu().contiguous()
+        state[name] = tensor.detach().cpu().contiguous()
     return state
 
 
@@ -40,10 +39,10 @@ def matrix_bits(state: State, config: ModelConfig) -> dict[str, int]:
         return {}
     bits: dict[str, int] = {}
     for name, tensor in state.items():
-        if tensor.is_floating_point() and tensor.dim() > 1:
-            if name in ("table.weight", "table.row_bias", "untied"):
+        if tensor.is_floating_point() and (tensor.dim() > 1 or name == "table.bias"):
+            if name in ("table.weight", "untied"):
                 bits[name] = config.quantisation.table
-            elif name in ("table.turn", "encoder.positions.weight") or name.endswith(".kernel"):
+            elif name in ("table.bias", "table.turn", "encoder.positions.weight") or name.endswith(".kernel"):
                 bits[name] = 8
             else:
                 bits[name] = config.quantisation.weights

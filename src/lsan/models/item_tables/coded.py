@@ -25,7 +25,7 @@ class ItemCodes:
 
 
 class CodedTable(nn.Module):
-    """N tables of K rows; `codes[v - 1, n]` is item v's row in table n. Tied with the output, bias included.
+    """N tables of K rows; `codes[v - 1, n]` is item v's row in table n. Tied with the output.
 
     *Product* codes (Jegou et al. 2011): table n holds part n of the vectors, which are its parts side by side, turned
     by one matrix. *Additive* ones (residual quantisation, Chen et al. 2010): rows are as wide as the vectors, which are
@@ -41,7 +41,7 @@ class CodedTable(nn.Module):
         self.tables, self.rows = tables, rows
         self.slices = 1 if additive else tables
         self.weight = nn.Parameter(torch.zeros(tables * rows, width // self.slices))
-        self.row_bias = nn.Parameter(torch.zeros(tables, rows))
+        self.bias = nn.Parameter(torch.zeros(items))
         self.register_buffer("codes", torch.zeros(items, tables, dtype=torch.uint8))
         self.turn = None if additive else nn.Parameter(torch.eye(width))
         self.attention = nn.Linear(width, width, bias=False) if contextual else None
@@ -54,17 +54,6 @@ class CodedTable(nn.Module):
         self.weight.copy_(codes.weight)
         if self.turn is not None and codes.turn is not None:
             self.turn.copy_(codes.turn)
-
-    @torch.no_grad()
-    def fit_bias(self, bias: Float[Tensor, " items"]) -> None:
-        """Set the rows' biases so that their sums come near to these: table by table, what the others leave of the
-        items of a row, on average, in five rounds."""
-        codes = self.codes.long()
-        for _ in range(5):
-            for number, rows in enumerate(self.row_bias):
-                left = bias - self.row_bias.gather(1, codes.T).sum(0)
-                uses = torch.bincount(codes[:, number], minlength=self.rows).clamp(min=1)
-                rows += torch.zeros_like(rows).index_add_(0, codes[:, number], left) / uses
 
     def forward(
         self, items: Int[Tensor, "batch time"], context: Float[Tensor, "batch time width"] | None
@@ -84,9 +73,7 @@ class CodedTable(nn.Module):
         if self._known is None or self._known[0] != version or self._known[1].rows.device != self.codes.device:
             places = torch.arange(len(self.codes), device=self.codes.device)
             self._known = version, Codes(self._rows_of(places), self.tables * self.rows)
-        codes = self._known[1]
-        bias = codes.spread(self.row_bias.view(-1, 1))[:, 0]
-        return OutputFactors(weight=self.weight, codes=codes, bias=bias, slices=self.slices)
+        return OutputFactors(weight=self.weight, codes=self._known[1], bias=self.bias, slices=self.slices)
 
     def extended(self, weights: Sequence[Mapping[int, float]]) -> dict[str, Tensor]:
         """The state with more items: each takes the free code nearest to the weighted sum of known ones (weight by item
@@ -106,7 +93,10 @@ class CodedTable(nn.Module):
             codes = torch.stack(chosen, dim=1)
             wanted = [table[chosen[n]] + left for n, table in enumerate(tables)]
         known = [torch.cat([piece, part]) for piece, part in zip(pieces, wanted, strict=True)]
-        return {"codes": distinct(torch.cat([self.codes.long(), codes]), tables, known).to(torch.uint8)}
+        return {
+            "codes": distinct(torch.cat([self.codes.long(), codes]), tables, known).to(torch.uint8),
+            "bias": torch.cat([self.bias, mixtures(self.bias[:, None], weights)[:, 0]]),
+        }
 
     def _rows_of(self, places: Int[Tensor, "*places"]) -> Int[Tensor, "*places tables"]:
         """The rows of the items at these places (v - 1), all tables' numbered through: table n begins at n K."""
