@@ -17,8 +17,9 @@ import polars as pl
 
 from lsan.comparison.entries import Entry, Policy
 from lsan.comparison.outcomes import Costs, Outcome
-from lsan.config import recipe_to
+from lsan.config import recipe_from, recipe_to
 from lsan.data.dataset import Dataset
+from lsan.errors import ConfigError
 from lsan.files import write_atomically
 
 _POLICIES: tuple[Policy, ...] = ("unseen items", "all items")
@@ -44,7 +45,7 @@ class KeptRuns:
         return {
             entry.label: self._outcome(entry)
             for entry in entries
-            if entry.label in self.runs and self.runs[entry.label]["recipe"] == _recipe(entry)
+            if entry.label in self.runs and _as_now(self.runs[entry.label]["recipe"]) == _recipe(entry)
         }
 
     def add(self, outcome: Outcome, made: dict[str, Any]) -> None:
@@ -75,6 +76,16 @@ class KeptRuns:
             users=self._ranks["user"].to_numpy(),
             ranks={policy: np.where(ranks > 0, ranks / 2, np.inf) for policy, ranks in doubled.items()},
         )
+
+
+def _as_now(recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """A recipe that was kept, with the settings that have come since; None where it is no recipe any more."""
+    try:
+        now = recipe_to(recipe_from(recipe, where="a kept run"))
+    except ConfigError:
+        return None
+    now.pop("description", None)
+    return now
 
 
 def _recipe(entry: Entry) -> dict[str, Any]:

@@ -81,3 +81,12 @@ def test_what_is_of_something_else_is_forgotten(tmp_path: Path, change: str) -> 
     path.write_text(json.dumps(content))
     data = dataset("other" if change == "data" else "abc")
     assert KeptRuns(path, data).outcomes(ENTRIES) == {}
+
+
+def test_a_setting_that_came_later_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    keep(path, [outcome(1)])
+    content = json.loads(path.read_text())
+    assert content["runs"]["lsan-0"]["recipe"]["model"].pop("quantisation", "absent") is None
+    path.write_text(json.dumps(content))
+    assert list(KeptRuns(path, dataset()).outcomes(ENTRIES)) == ["lsan-0"]
