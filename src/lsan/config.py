@@ -350,6 +350,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Examples a step: histories in the causal and cloze regimes, prefixes in the prefix one."""
     learning_rate: Positive = 1e-3
     """AdamW's step size."""
+    decay: Literal["none", "linear"] = "none"
+    """linear: the step size falls from `learning_rate` to 0 over all `epochs`, so these should be few."""
     weight_decay: NonNegative = 0.0
     """AdamW's decoupled weight decay."""
     averaging: Probability = 0.998

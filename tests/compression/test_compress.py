@@ -189,7 +189,7 @@ def test_nothing_has_a_number_for_each_item_and_coordinate(codes: Any) -> None:
     network.table.codes.random_(0, 256)
     assert all(tensor.numel() <= 4 * items for tensor in network.state_dict().values())
     histories = Histories.of_items(torch.randint(1, items, (2, 5)))
-    with Largest() as largest:
+    with Largest() as largest:  # type: ignore[no-untyped-call]
         hidden = network.hidden(histories).flatten(0, 1)
         loss = full_cross_entropy(hidden, network.output(), torch.randint(1, items, (10,)))
         loss.backward()

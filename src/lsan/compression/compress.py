@@ -1,7 +1,7 @@
 """The steps of compression: ask the teachers, train a narrower student, give its items codes, train on with codes and
 numbers of few bits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -54,14 +54,14 @@ class Plan:
         return f"d{self.width}-{kind}-int{self.weights}"
 
     def recipe(self, teacher: Recipe) -> Recipe:
-        """How the student is trained on in its final form. Slowly: it is nearly there."""
+        """How the student is trained on in its final form: for a few epochs, ever more slowly."""
         content = recipe_to(self.student(teacher))
         if self.codes != "none":
             content["model"]["table"] = {
                 "kind": "coded", "codes": self.codes, "tables": self.tables, "rows": self.rows
             }  # fmt: skip
         content["model"]["quantisation"] = {"weights": self.weights, "table": self.table_bits}
-        content["training"] |= {"epochs": 4, "patience": 2, "learning_rate": 0.2 * teacher.training.learning_rate}
+        content["training"] |= {"epochs": 4, "patience": 4, "decay": "linear"}
         return recipe_from(content, where=self.name)
 
     def student(self, teacher: Recipe) -> Recipe:
@@ -98,25 +98,28 @@ class Compression:
         Raises:
             ConfigError: when the plan does not go with the data.
         """
-        folder = self.folder / plan.name
-        if _finished(folder):
-            return folder
         recipe = plan.recipe(self.recipe)
-        network = None if (folder / "run.json").exists() else self._coded(plan, recipe)
-        self._train(recipe, folder, network)
+        return self.train(recipe, self.folder / plan.name, lambda: self._final(plan, recipe))
+
+    def student(self, plan: Plan) -> Path:
+        """The student of that width, trained if it is not there."""
+        recipe = plan.student(self.recipe)
+        return self.train(recipe, self.folder / f"student-{plan.width}", lambda: self._narrow(recipe))
+
+    def train(self, recipe: Recipe, folder: Path, begin: Callable[[], Network] | None = None) -> Path:
+        """A run that learns from the teachers, trained if it is not there, from what `begin` gives or else from first
+        weights."""
+        common: dict[str, Any] = {"device": self.device, "observer": self.observer}
+        if not (folder / "run.json").exists():
+            network = None if begin is None else begin()
+            start_run(self.dataset, recipe, folder, network=network, teaching=self.teaching(), **common)
+        elif not RunHeader.read(folder).progress["finished"]:
+            resume_run(folder, self.dataset, teaching=self.teaching(), **common)
         return folder
 
     def scoring(self) -> tuple[Tensor, Tensor]:
         """The (first) teacher's item vectors [items, width], and hidden vectors that it scores them with, a sample."""
         return _item_vectors(self.teachers[0].network), self._hidden(self.teachers[0].network)
-
-    def student(self, plan: Plan) -> Path:
-        """The student of that width, trained if it is not there."""
-        folder = self.folder / f"student-{plan.width}"
-        if not _finished(folder):
-            recipe = plan.student(self.recipe)
-            self._train(recipe, folder, None if (folder / "run.json").exists() else self._narrow(recipe))
-        return folder
 
     def teaching(self) -> Teaching:
         """What the teachers say of every training target."""
@@ -133,16 +136,6 @@ class Compression:
                     device=self.device, progress=self.observer.teaching,
                 )  # fmt: skip
         return Teaching.open(folder)
-
-    def _train(self, recipe: Recipe, folder: Path, network: Network | None) -> None:
-        teaching = self.teaching()
-        if network is None:
-            resume_run(folder, self.dataset, device=self.device, observer=self.observer, teaching=teaching)
-        else:
-            start_run(
-                self.dataset, recipe, folder,
-                device=self.device, observer=self.observer, network=network, teaching=teaching,
-            )  # fmt: skip
 
     def _narrow(self, recipe: Recipe) -> Network:
         """An untrained student whose item vectors are the teacher's in as many principal components, turned at random:
@@ -161,7 +154,7 @@ class Compression:
                 network.table.bias.copy_(teacher.table.bias)
         return network
 
-    def _coded(self, plan: Plan, recipe: Recipe) -> Network:
+    def _final(self, plan: Plan, recipe: Recipe) -> Network:
         """The student, its item vectors replaced by codes of them where the plan has codes."""
         student = load_run(self.student(plan), device=torch.device("cpu")).network
         network, table = self._new(recipe), recipe.model.table
@@ -216,7 +209,3 @@ def _item_vectors(network: Network) -> Tensor:
     if not isinstance(network.table, FullTable):
         raise ConfigError("compression begins with a run whose items have vectors of their own: [model.table] full")
     return network.output().weight.detach().cpu()
-
-
-def _finished(folder: Path) -> bool:
-    return folder.exists() and bool(RunHeader.read(folder).progress["finished"])

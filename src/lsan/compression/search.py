@@ -20,7 +20,7 @@ _WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256)
 _TABLES = (2, 4, 6, 8, 12, 16, 24, 32)
 _ROWS = (16, 64, 256)
 
-#: Estimated share of accuracy that is lost, measured on Beauty (docs/log.md): a half of the share of the scores' variance
+#: Estimated share of accuracy that is lost, measured on Beauty (docs/log.md): half of the share of the scores' variance
 #: that codes miss, and so much each time that the width is halved.
 _BY_ERROR, _BY_HALVING = 0.5, 0.02
 

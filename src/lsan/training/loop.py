@@ -97,6 +97,9 @@ def train(
         batches = epoch_batches(lengths, settings.batch_size, order)
         network.train()
         while progress.step < len(batches):
+            if settings.decay == "linear":
+                left = 1 - (progress.epoch + progress.step / len(batches)) / settings.epochs
+                optimizer.param_groups[0]["lr"] = settings.learning_rate * left
             share = batches[progress.step][worker() :: workers()]
             torch.manual_seed(stream(seed, "dropout", progress.epoch, progress.step, *[worker()] * (worker() > 0)))
             histories, targets = read_batch(reader, dataset.items, examples, share, regime)
