@@ -2,13 +2,17 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
+import torch
 from safetensors import safe_open
 
 from lsan.cli import main
-from lsan.runs import MODEL
+from lsan.config import QuantisationConfig
+from lsan.runs import MODEL, load_run, write_run
 
 
 def test_the_counts_can_be_checked_by_hand(small_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,8 +42,9 @@ def test_the_counts_can_be_checked_by_hand(small_run: Path, capsys: pytest.Captu
             assert row is not None, name
             assert row[0] == " x ".join(map(str, shape))
             assert row[2] == f"{math.prod(shape):,}"
-            assert row[3] == f"{4 * math.prod(shape):,}"
-            total += 4 * math.prod(shape)
+            size = math.prod(shape) * (1 if name == "offered" else 4)
+            assert row[3] == f"{size:,}"
+            total += size
             learnt += math.prod(shape) * (name in rows)
     assert len(names) == len(rows) - 1  # and the row of column names
     assert re.search(rf"^learnt parameters +{learnt:,} *$", printed, re.MULTILINE)
@@ -55,3 +60,24 @@ def test_it_says_what_the_model_was_trained_on(small_run: Path, capsys: pytest.C
     assert printed.startswith("a small model for tests\n")
     assert "trained on dataset: 120 users, 60 items, " in printed
     assert "prefix regime, seed 0" in printed
+
+
+def test_a_quantised_model_is_listed_as_its_file_has_it(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load_run(small_run, device=torch.device("cpu"))
+    model = msgspec.structs.replace(run.header.recipe.model, quantisation=QuantisationConfig(weights=4))
+    recipe = msgspec.structs.replace(run.header.recipe, model=model)
+    run.network.config = model
+    (tmp_path / "run").mkdir()
+    write_run(tmp_path / "run", replace(run, header=replace(run.header, recipe=recipe)))
+    assert main(["describe", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^encoder.blocks.0.mix.weight +8 x 16 +int4 +128 +80 *$", printed, re.MULTILINE)  # 8 scales
+    assert re.search(r"^table.weight +32 x 8 +int8 +256 +258 *$", printed, re.MULTILINE)  # short rows: one scale
+    total = re.search(r"^all parts +([0-9,]+) *$", printed, re.MULTILINE)
+    assert total is not None
+    size = (tmp_path / "run" / MODEL).stat().st_size
+    with safe_open(tmp_path / "run" / MODEL, framework="np") as file:
+        assert int(total[1].replace(",", "")) == sum(file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118
+    assert f"{MODEL}: {size:,} bytes on disk" in printed

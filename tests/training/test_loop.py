@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,31 @@ def test_the_average_by_hand(make_dataset: MakeDataset, tmp_path: Path, averagin
     assert len(kept) == 1
     torch.testing.assert_close(kept[0], expected)
     assert torch.equal(kept[0], weights[-1]) == (averaging == 0)
+
+
+def test_a_falling_step_size(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    """Adam's steps are at most about as large as the step size, which falls from its full value to 0."""
+    dataset = make_dataset([[1, 2, 3, 4, 5, 1, 2, 3], [2, 3, 4], [5, 4, 3, 2, 1]])
+    recipe = recipe_of("prefix", epochs=2)
+    training = msgspec.structs.replace(recipe.training, batch_size=3, decay="linear", learning_rate=0.01)
+    recipe = msgspec.structs.replace(recipe, training=training)
+    network = untrained(recipe, dataset)
+    weights = [network.table.weight.detach().clone()]
+    hooks = Hooks(
+        validate=lambda _: {"nDCG@10": 0.5},
+        keep=lambda _: None,
+        record=lambda _: None,
+        step=lambda *_: weights.append(network.table.weight.detach().clone()),
+    )
+    reader = HistoryReader(dataset, recipe.model.history, timed=False, known_items=None)
+    train(
+        network, dataset, leave_one_out(dataset), reader, recipe, device=CPU, checkpoint=tmp_path / "c", hooks=hooks
+    )  # fmt: skip
+    changes = [float((after - before).abs().max()) for before, after in pairwise(weights)]
+    assert len(changes) == 6
+    assert changes[0] == pytest.approx(0.01, rel=0.01)
+    for step, change in enumerate(changes):
+        assert 0 < change < 1.5 * 0.01 * (1 - step / 6)
 
 
 def trained_once(inputs: int = 3) -> tuple[torch.nn.Module, torch.nn.Module, torch.optim.Optimizer]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -454,3 +455,28 @@ def test_make_loss_passes_the_settings_of_the_cross_entropy() -> None:
     loss = make_loss(config, torch.arange(11), torch.float32)(hidden, output, targets)
     reference = F.cross_entropy(output.scores(hidden) / 0.5, targets - 1, label_smoothing=0.2)
     torch.testing.assert_close(loss, reference)
+
+
+@pytest.mark.parametrize("slices", [2, 4])
+@pytest.mark.parametrize("positions_in_block", [1, 7, 100])
+def test_over_product_codes_it_equals_torch_on_explicit_scores(slices: int, positions_in_block: int) -> None:
+    """Each table scores its own slice of the hidden vectors."""
+    generator = torch.Generator().manual_seed(0)
+    rows, items, width = 5, 40, 8
+    chosen = torch.randint(0, rows, (items, slices), generator=generator)
+    codes = Codes(chosen + torch.arange(slices) * rows, slices * rows)
+    weight = torch.randn(slices * rows, width // slices, generator=generator, dtype=torch.float64).requires_grad_()
+    bias = torch.randn(items, generator=generator, dtype=torch.float64).requires_grad_()
+    hidden = torch.randn(30, width, generator=generator, dtype=torch.float64).requires_grad_()
+    targets = torch.randint(1, items + 1, (30,), generator=generator)
+    output = OutputFactors(weight=weight, codes=codes, bias=bias, slices=slices)
+    vectors = torch.cat([weight[n * rows : (n + 1) * rows][chosen[:, n]] for n in range(slices)], dim=1)
+    reference = F.cross_entropy(hidden @ vectors.T + bias, targets - 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(losses._BLOCK, ("cpu", False), positions_in_block * items)
+        patch.setattr(losses, "_POSITIONS", 1)
+        values = with_gradients(full_cross_entropy(hidden, output, targets), hidden, output)
+    torch.testing.assert_close(values, with_gradients(reference, hidden, output), rtol=1e-6, atol=1e-9)
+    rounded = full_cross_entropy(hidden.float(), replace(output, weight=weight.float(), bias=bias.float()), targets,
+                                 precision=torch.bfloat16)  # fmt: skip
+    assert float(rounded.detach()) == pytest.approx(float(reference.detach()), rel=0.01)

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from lsan.cli.console import console, plain_table, readable
 from lsan.models.network import Network
+from lsan.models.packing import layout, matrix_bits
 from lsan.runs import MODEL, load_run
 
 
@@ -36,19 +37,23 @@ def run(args: argparse.Namespace) -> None:
 
 
 def parts_table(network: Network) -> Table:
-    """Every tensor that is saved: name, shape, dtype, numbers and bytes; then the totals."""
+    """Every part that is saved: name, shape, type, numbers, and bytes in the file; then the totals."""
     parameters = {name for name, _ in network.named_parameters()}
     table = plain_table("part", "shape", "dtype", "numbers", "bytes")
     total = learnt = 0
-    for name, tensor in network.state_dict().items():
+    state = network.state_dict()
+    held, bits = layout(state, network.config), matrix_bits(state, network.config)
+    for name, tensor in state.items():
+        own = [one for key, one in held.items() if key == name or (key not in state and key.startswith(f"{name}."))]
+        size = sum(one.nbytes for one in own)
         table.add_row(
             name if name in parameters else f"{name} (not learnt)",
             " x ".join(map(str, tensor.shape)),
-            str(tensor.dtype).removeprefix("torch."),
+            f"int{bits[name]}" if name in bits else str(own[0].dtype).removeprefix("torch."),
             f"{tensor.numel():,}",
-            f"{tensor.nbytes:,}",
+            f"{size:,}",
         )
-        total += tensor.nbytes
+        total += size
         learnt += tensor.numel() if name in parameters else 0
     table.add_section()
     table.add_row("learnt parameters", "", "", f"{learnt:,}", "")
