@@ -202,7 +202,7 @@ def _check_values(network: Network) -> None:
             raise ValueError("table.numbers is out of range")
         if len((numbers % codes).unique()) != len(numbers):
             raise ValueError("table.numbers gives two items the same code")
-    if isinstance(network.table, CodedTable) and network.table.codes.max() >= network.table.rows:
+    if isinstance(network.table, CodedTable) and int(network.table.codes.max()) >= network.table.rows:
         raise ValueError("table.codes names a row that does not exist")
 
 

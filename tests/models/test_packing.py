@@ -30,7 +30,7 @@ from lsan.models.histories import Histories
 from lsan.models.network import Network
 from lsan.models.packing import POPULAR, layout, matrix_bits, pack, settled_state, unpack
 from lsan.models.quantisation import round_in_use
-from lsan.runs import MODEL, Run, RunHeader, load_run, write_run
+from lsan.runs import MODEL, Run, RunHeader, load_run, write_model, write_run
 
 ITEMS = 600
 TABLES: list[TableConfig] = [
@@ -186,6 +186,15 @@ def test_damage_is_one_clear_error(folder: Path, change: Change, reason: str) ->
     save_file(tensors, folder / MODEL)
     with pytest.raises(DataError, match=reason):
         load_run(folder, device=torch.device("cpu"))
+
+
+def test_all_256_rows_of_a_table_may_be_named(tmp_path: Path) -> None:
+    config = ModelConfig(table=CodedTableConfig(tables=4, rows=256), quantisation=QuantisationConfig())
+    folder = write(tmp_path / "run", config)
+    run = load_run(folder, device=torch.device("cpu"))
+    run.network.table.codes.copy_(torch.arange(ITEMS)[:, None] % 256)
+    write_model(folder, run.network)
+    assert torch.equal(load_run(folder, device=torch.device("cpu")).network.table.codes, run.network.table.codes)
 
 
 def test_a_code_beyond_the_rows_is_refused(tmp_path: Path) -> None:
