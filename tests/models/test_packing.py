@@ -192,9 +192,11 @@ def test_all_256_rows_of_a_table_may_be_named(tmp_path: Path) -> None:
     config = ModelConfig(table=CodedTableConfig(tables=4, rows=256), quantisation=QuantisationConfig())
     folder = write(tmp_path / "run", config)
     run = load_run(folder, device=torch.device("cpu"))
-    run.network.table.codes.copy_(torch.arange(ITEMS)[:, None] % 256)
+    codes = (torch.arange(ITEMS)[:, None] % 256).expand(-1, 4)
+    run.network.get_buffer("table.codes").copy_(codes)
     write_model(folder, run.network)
-    assert torch.equal(load_run(folder, device=torch.device("cpu")).network.table.codes, run.network.table.codes)
+    again = load_run(folder, device=torch.device("cpu")).network.get_buffer("table.codes")
+    assert torch.equal(again, codes.to(torch.uint8))
 
 
 def test_a_code_beyond_the_rows_is_refused(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Plan:
         teacher's word is smoother than the data, and learning from it."""
         content: dict[str, Any] = recipe_to(teacher)
         content["model"] |= {"width": self.width, "dropout": 0.6 * teacher.model.dropout, "table": {"kind": "full"}}
-        content["training"] |= {"distillation": {}, "patience": 2}
+        content["training"] |= {"distillation": {}, "epochs": 12, "patience": 12, "decay": "linear"}
         return recipe_from(content, where=f"student of width {self.width}")
 
 
