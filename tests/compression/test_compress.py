@@ -16,7 +16,7 @@ from lsan.compression.search import Candidate, candidates, choose_for_loss, choo
 from lsan.compression.sizes import file_bytes
 from lsan.config import CodedTableConfig, ModelConfig, Recipe, TrainingConfig, TwinTransformerConfig
 from lsan.data.dataset import Dataset
-from lsan.errors import ConfigError
+from lsan.errors import ConfigError, DataError
 from lsan.experiment import Observer, load_for_evaluation, start_run
 from lsan.models.histories import Histories
 from lsan.models.item_tables.coded import CodedTable
@@ -245,6 +245,16 @@ def test_only_runs_with_vectors_of_their_own_are_compressed(
 ) -> None:
     assert main(["compress", str(small_run), "--out", str(tmp_path / "out"), "--target-size", "9kB"]) == 2
     assert "compression begins with a run whose items have vectors of their own" in capsys.readouterr().err
+
+
+def test_teachers_must_go_together(teachers: list[Path], small_shop: Dataset, tmp_path: Path) -> None:
+    compression_of(teachers[:1], tmp_path / "out").teaching()
+    assert len(compression_of(teachers[:1], tmp_path / "out").teaching().items) == small_shop.events
+    with pytest.raises(DataError, match="is a compression of other runs: choose another folder"):
+        compression_of(teachers, tmp_path / "out").teaching()
+    start_run(small_shop, recipe_of("causal"), tmp_path / "causal", device=CPU, observer=Observer())
+    with pytest.raises(ConfigError, match="need the same regime: causal is not prefix"):
+        compression_of([teachers[0], tmp_path / "causal"], tmp_path / "other")
 
 
 def test_a_recipe_with_distillation_is_not_for_train(small_shop: Dataset, tmp_path: Path) -> None:

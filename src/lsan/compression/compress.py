@@ -1,6 +1,8 @@
 """The steps of compression: ask the teachers, train a narrower student, give its items codes, train on with codes and
 numbers of few bits."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsan.config import CodedTableConfig, Recipe, recipe_from, recipe_to
+from lsan.config import CodedTableConfig, DistillationConfig, Recipe, recipe_from, recipe_to
 from lsan.data.dataset import Dataset
-from lsan.errors import ConfigError
+from lsan.errors import ConfigError, DataError
 from lsan.experiment import Observer, history_reader, make_split, resume_run, start_run
-from lsan.files import new_folder
+from lsan.files import new_folder, write_atomically
 from lsan.models.events import training_popularity
 from lsan.models.item_tables.coded import CodedTable
 from lsan.models.item_tables.codes import make_codes
@@ -87,6 +89,21 @@ class Compression:
     device: torch.device
     observer: Observer
 
+    def __post_init__(self) -> None:
+        """Raises:
+        ConfigError: when the teachers do not go together, or have no item vectors that could be coded.
+        """
+        first = self.teachers[0]
+        _item_vectors(first.network)
+        for other in self.teachers:
+            for name, one, same in (
+                ("data", other.header.dataset["content_hash"], first.header.dataset["content_hash"]),
+                ("split", other.header.recipe.split, first.header.recipe.split),
+                ("regime", other.header.recipe.model.regime, first.header.recipe.model.regime),
+            ):
+                if one != same:
+                    raise ConfigError(f"runs that teach together need the same {name}: {one} is not {same}")
+
     @property
     def recipe(self) -> Recipe:
         """The (first) teacher's."""
@@ -122,9 +139,17 @@ class Compression:
         return _item_vectors(self.teachers[0].network), self._hidden(self.teachers[0].network)
 
     def teaching(self) -> Teaching:
-        """What the teachers say of every training target."""
+        """What the teachers say of every training target.
+
+        Raises:
+            DataError: when the folder has what others said.
+        """
         folder = self.folder / "teaching"
-        if not folder.exists():
+        who = json.dumps([_fingerprint(teacher.network) for teacher in self.teachers])
+        if folder.exists():
+            if (folder / "teachers.json").read_text() != who:
+                raise DataError(f"{self.folder} is a compression of other runs: choose another folder")
+        else:
             recipe = self.recipe
             split = make_split(self.dataset, recipe.split)
             examples = training_examples(split, recipe.model.regime, recipe.model.history)
@@ -132,9 +157,10 @@ class Compression:
             networks = [teacher.network for teacher in self.teachers]
             with new_folder(folder) as temporary:
                 teach(
-                    networks, self.dataset, examples, reader, recipe.model.regime, 64, temporary,
+                    networks, self.dataset, examples, reader, recipe.model.regime, DistillationConfig().top, temporary,
                     device=self.device, progress=self.observer.teaching,
                 )  # fmt: skip
+                write_atomically(temporary / "teachers.json", who.encode())
         return Teaching.open(folder)
 
     def _narrow(self, recipe: Recipe) -> Network:
@@ -196,16 +222,29 @@ class Compression:
         found = []
         for batch in np.array_split(chosen, -(-len(chosen) // 256)):
             histories, targets = read_batch(reader, self.dataset.items, examples, batch, recipe.model.regime)
+            histories = histories.to(next(network.parameters()).device)
             with torch.inference_mode():
                 if targets.dim() == 1:
-                    found.append(network.last_hidden(histories))
+                    found.append(network.last_hidden(histories).cpu())
                 else:
-                    found.append(network.hidden(histories)[targets > 0])
+                    found.append(network.hidden(histories).cpu()[targets > 0])
         return torch.cat(found)
 
 
 def _item_vectors(network: Network) -> Tensor:
-    """Vectors that score items, of a network with a full table. Shape [items, width]."""
-    if not isinstance(network.table, FullTable):
-        raise ConfigError("compression begins with a run whose items have vectors of their own: [model.table] full")
-    return network.output().weight.detach().cpu()
+    """The vectors of a full table, which read and score. Shape [items, width]."""
+    if not isinstance(network.table, FullTable) or network.untied is not None:
+        raise ConfigError(
+            "compression begins with a run whose items have vectors of their own, which score too: "
+            "[model.table] full, and no untied_output"
+        )
+    return network.table.weight.detach().cpu()
+
+
+def _fingerprint(network: Network) -> str:
+    """The same for the same weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -20,9 +20,13 @@ _WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256)
 _TABLES = (2, 4, 6, 8, 12, 16, 24, 32)
 _ROWS = (16, 64, 256)
 
-#: Estimated share of accuracy that is lost, measured on Beauty (docs/log.md): half of the share of the scores' variance
-#: that codes miss, and so much each time that the width is halved.
-_BY_ERROR, _BY_HALVING = 0.5, 0.02
+#: Estimated share of accuracy that is lost: so much of the share of the scores' variance that codes miss (measured on
+#: Beauty, docs/log.md), and so much times the square of how often the width is halved (a guess).
+_BY_ERROR, _BY_HALVING = 0.8, 0.02
+
+#: How well the bits of a code are used, by the rows of a table: 32 tables of 16 rows hold what 103 bits of 16 tables of
+#: 256 rows do.
+_USED = {16: 0.8, 64: 0.92, 256: 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +61,12 @@ def candidates(
     found = []
     for plan in _plans(recipe, items):
         size = sum(file_bytes(plan.recipe(recipe), items, categories=categories).values())
-        bits = plan.width * plan.table_bits if plan.codes == "none" else plan.tables * (plan.rows - 1).bit_length()
+        if plan.codes == "none":
+            bits = plan.width * float(plan.table_bits)
+        else:
+            bits = plan.tables * (plan.rows - 1).bit_length() * _USED[plan.rows]
         halvings = math.log2(recipe.model.width / plan.width)
-        loss = _BY_ERROR * _missed(spectrum[: plan.width], bits) + _BY_HALVING * halvings
+        loss = _BY_ERROR * _missed(spectrum[: plan.width], bits) + _BY_HALVING * halvings**2
         found.append(Candidate(plan=plan, size=size, loss=loss))
     best: list[Candidate] = []
     for candidate in sorted(found, key=lambda candidate: (candidate.size, candidate.loss)):
@@ -90,7 +97,7 @@ def _spectrum(vectors: Tensor, hidden: Tensor) -> Tensor:
     return values
 
 
-def _missed(variances: Tensor, bits: int) -> float:
+def _missed(variances: Tensor, bits: float) -> float:
     """The share of variance that `bits` a vector cannot hold of Gaussian components (reverse water-filling, Cover and
     Thomas, "Elements of Information Theory", section 10.3.3)."""
     low, high = torch.zeros(()), variances.max()
