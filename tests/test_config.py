@@ -167,7 +167,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 #: The tables that come in kinds, and all kinds of each.
 KINDS = {
-    "model.table": ["full", "hashed", "composed"],
+    "model.table": ["full", "hashed", "composed", "coded"],
     "model.encoder": [
         "twin-attention", "twin-transformer", "sasrec", "bert4rec", "gru4rec", "caser", "fpmc", "lightsans", "bsarec",
     ],

@@ -480,5 +480,7 @@ def test_training_in_float32_reads_a_temporal_split(small_shop: Dataset, tmp_pat
     recipe = recipe_of("causal", epochs=1)
     recipe = msgspec.structs.replace(recipe, split=msgspec.structs.replace(recipe.split, method="temporal"))
     folder = run_to_the_end(small_shop, recipe, tmp_path / "run")
-    assert all(tensor.dtype in (torch.float32, torch.int32) for tensor in load_file(folder / MODEL).values())
+    assert all(
+        tensor.dtype in (torch.float32, torch.int32, torch.bool) for tensor in load_file(folder / MODEL).values()
+    )
     assert len(records(folder)) == 1
