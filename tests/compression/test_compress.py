@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,17 @@ def test_teachers_must_go_together(teachers: list[Path], corner_shop: Dataset, t
     start_run(corner_shop, recipe_of("causal"), tmp_path / "causal", device=CPU, observer=Observer())
     with pytest.raises(ConfigError, match="need the same regime: causal is not prefix"):
         compression_of([teachers[0], tmp_path / "causal"], tmp_path / "other")
+
+
+def test_an_unfinished_teacher_is_refused(
+    teachers: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(teachers[0], tmp_path / "run")
+    header = json.loads((run / "run.json").read_text())
+    header["progress"] = {"finished": False}
+    (run / "run.json").write_text(json.dumps(header))
+    assert main(["compress", str(run), "--out", str(tmp_path / "out"), "--target-size", "13kB"]) == 2
+    assert f"{run} is not finished: go on with `lsan train --resume {run}`" in capsys.readouterr().err
 
 
 def test_a_recipe_with_distillation_is_not_for_train(corner_shop: Dataset, tmp_path: Path) -> None:

@@ -55,6 +55,9 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--tries {args.tries}: expected a whole number of at least 1")
     device = use_device(args)
     teachers = [load_run(folder, device=device) for folder in args.runs]
+    for folder, teacher in zip(args.runs, teachers, strict=True):
+        if not teacher.header.progress["finished"]:
+            raise ConfigError(f"{folder} is not finished: go on with `lsan train --resume {folder}`")
     dataset = dataset_of(teachers[0].header.dataset, None if args.dataset is None else Dataset.open(args.dataset))
     args.out.mkdir(parents=True, exist_ok=True)
     with progress_display() as progress:
@@ -73,9 +76,7 @@ def run(args: argparse.Namespace) -> None:
             begin=lambda header, folder: print(f"training {folder}", flush=True),
             step=step, epoch=epoch, teaching=teaching,
         )  # fmt: skip
-        compression = Compression(
-            teachers=teachers, dataset=dataset, folder=args.out, device=device, observer=observer
-        )  # fmt: skip
+        compression = Compression(teachers=teachers, dataset=dataset, folder=args.out, device=device, observer=observer)
         recipe, catalogue = compression.recipe, dataset.catalogue
         categories = int(catalogue.category_of_item.max()) if recipe.model.context is not None else 0
         known = candidates(recipe, len(catalogue), *compression.scoring(), categories=categories)
