@@ -152,15 +152,18 @@ def accuracy_picture(points: Sequence[Point], quantity: str, metric: str, path: 
 
 
 def _label(axes: "Axes", places: Mapping[str, tuple[float, float]]) -> None:
-    """Write each name beside its place, on the first side where it covers no place and no other name."""
+    """Write each name beside its place, on the first side where it covers no place and no other name and stays inside
+    the axes."""
     points = [axes.transData.transform(place) for place in places.values()]
     taken: list[Any] = []
+    frame = axes.get_window_extent()
     for name, place in places.items():
         for x, y in [(side * 7, y) for y in (4, -11, 14, -21) for side in (1, -1)]:
             side = "left" if x > 0 else "right"
             text = axes.annotate(name, place, xytext=(x, y), textcoords="offset points", fontsize=8, ha=side)
             box = text.get_window_extent()
-            if not any(box.contains(*point) for point in points) and not box.count_overlaps(taken):
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
+            if inside and not any(box.contains(*point) for point in points) and not box.count_overlaps(taken):
                 break
             text.remove()
         else:
