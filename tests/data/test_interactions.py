@@ -1,9 +1,11 @@
 """Reading logs of every format into a dataset: rules with a shape, formats, options, and real data."""
 
+import atexit
 import csv
 import gzip
 import io
 import json
+import shutil
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime
@@ -34,9 +36,14 @@ EVENTS: list[Event] = [
 ]
 
 
+#: Gone when the process ends. Hypothesis allows no fixture of one test in its examples.
+FOLDERS = tempfile.mkdtemp(prefix="lsan-test-")
+atexit.register(shutil.rmtree, FOLDERS, ignore_errors=True)
+
+
 def prepare(source: object, **arguments: Any) -> Dataset:
-    """A dataset in a folder that is gone when the process ends."""
-    return prepare_dataset(source, Path(tempfile.mkdtemp(prefix="lsan-test-")) / "dataset", **arguments)
+    """A dataset in a folder of its own."""
+    return prepare_dataset(source, Path(tempfile.mkdtemp(dir=FOLDERS)) / "dataset", **arguments)
 
 
 def histories(dataset: Dataset) -> dict[Any, list[Any]]:
