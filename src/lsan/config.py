@@ -384,10 +384,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Table [training]."""
 
     def __post_init__(self) -> None:
+        loss = self.training.loss
         if self.training.distillation is not None and (
-            self.model.regime == "cloze" or not isinstance(self.training.loss, CrossEntropyConfig)
+            self.model.regime == "cloze" or not isinstance(loss, CrossEntropyConfig) or loss.temperature != 1
         ):
-            raise ValueError("distillation needs the loss cross-entropy, and regime prefix or causal")
+            raise ValueError("distillation needs the loss cross-entropy at temperature 1, and regime prefix or causal")
 
     def with_seed(self, seed: int) -> "Recipe":
         """The same recipe with another seed.

@@ -192,9 +192,11 @@ def _fresh_network(dataset: Dataset, split: Split, recipe: Recipe, device: torch
         users, events = training_events(dataset, split)
         vectors = cooccurrence_vectors(users, events, len(popularity), recipe.model.width)
         if isinstance(network.table, CodedTable) and isinstance(table, CodedTableConfig):
-            network.table.start(
-                make_codes(vectors, table, stream(recipe.seed, "codes"), weights=(popularity + 1) ** 0.5)
-            )
+            try:
+                codes = make_codes(vectors, table, stream(recipe.seed, "codes"), weights=(popularity + 1) ** 0.5)
+            except ValueError as error:
+                raise ConfigError(f"[model.table]: {error}") from error
+            network.table.start(codes)
         else:
             with torch.no_grad():
                 network.table.weight.copy_(vectors)

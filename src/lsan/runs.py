@@ -197,7 +197,7 @@ def _check_values(network: Network) -> None:
         if categories.min() < 0 or categories.max() >= len(network.context.category):
             raise ValueError("context.category_of_item names a category that does not exist")
     if isinstance(network.table, ComposedTable):
-        numbers, codes = network.table.numbers, math.prod(network.table.radices)
+        numbers, codes = network.table.numbers.long(), min(math.prod(network.table.radices), 2**62)
         if numbers.min() < 0 or numbers.max() > codes:  # the numbers may be 1..V, and V have the code of 0
             raise ValueError("table.numbers is out of range")
         if len((numbers % codes).unique()) != len(numbers):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from lsan.cli import main
 from lsan.compression.compress import Compression, Plan
 from lsan.compression.search import Candidate, candidates, choose_for_loss, choose_for_size
 from lsan.compression.sizes import file_bytes
-from lsan.config import CodedTableConfig, ModelConfig, Recipe, TrainingConfig, TwinTransformerConfig
+from lsan.config import CodedTableConfig, CrossEntropyConfig, ModelConfig, Recipe, TrainingConfig, TwinTransformerConfig
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError, DataError
 from lsan.experiment import Observer, load_for_evaluation, start_run
@@ -272,6 +273,35 @@ def test_teachers_must_go_together(teachers: list[Path], corner_shop: Dataset, t
     start_run(corner_shop, recipe_of("causal"), tmp_path / "causal", device=CPU, observer=Observer())
     with pytest.raises(ConfigError, match="need the same regime: causal is not prefix"):
         compression_of([teachers[0], tmp_path / "causal"], tmp_path / "other")
+
+
+def test_a_run_that_stopped_before_it_began_begins_again(teachers: list[Path], tmp_path: Path) -> None:
+    whole = compression_of(teachers, tmp_path / "whole").run(PLAN)
+    compression = compression_of(teachers, tmp_path / "parts")
+    shutil.copytree(tmp_path / "whole" / "teaching", tmp_path / "parts" / "teaching")
+    student = shutil.copytree(tmp_path / "whole" / "student-8", tmp_path / "parts" / "student-8")
+    for run in (student, shutil.copytree(whole, tmp_path / "parts" / PLAN.name)):
+        header = json.loads((run / "run.json").read_text())
+        header["progress"] = {"finished": False}
+        (run / "run.json").write_text(json.dumps(header))
+        (run / MODEL).unlink()
+    assert (compression.run(PLAN) / MODEL).read_bytes() == (whole / MODEL).read_bytes()
+
+
+def test_teachers_with_a_temperature_teach_at_it(corner_shop: Dataset, tmp_path: Path) -> None:
+    recipe = recipe_of()
+    warm = msgspec.structs.replace(recipe.training, loss=CrossEntropyConfig(temperature=4.0))
+    recipe = msgspec.structs.replace(recipe, training=warm)
+    start_run(corner_shop, recipe, tmp_path / "teacher", device=CPU, observer=Observer())
+    compression = compression_of([tmp_path / "teacher"], tmp_path / "out")
+    run, dataset, split = load_for_evaluation(tmp_path / "teacher", None, device=CPU)
+    event = int(split.train_start[0]) + 1
+    items, shares = compression.teaching().of(np.array([event]))
+    history = torch.from_numpy(dataset.items[event - 1 : event].astype(np.int64))[None]
+    with torch.inference_mode():
+        expected = (run.network.scores(Histories.of_items(history))[0] / 4).softmax(0)[items[0] - 1]
+    torch.testing.assert_close(shares[0], expected / expected.sum(), rtol=5e-3, atol=1e-3)
+    assert PLAN.recipe(recipe).training.loss == CrossEntropyConfig()
 
 
 def test_an_unfinished_teacher_is_refused(

@@ -118,13 +118,13 @@ def test_hidden_vectors_say_which_errors_matter(kind: str) -> None:
     """All hidden vectors lie in the last two components, which are the smallest of the vectors."""
     vectors, config, items = vectors_of(200, 8), config_of(kind, tables=2), torch.arange(1, 201)[None]
     hidden = torch.zeros(50, 8)
-    hidden[:, 6:] = torch.randn(50, 2)
+    hidden[:, 6:] = torch.randn(50, 2, generator=torch.Generator().manual_seed(1))
 
     def error(codes: ItemCodes) -> float:
         found = table_of(codes, 8, config)(items, None)[0]
         return float(((found - vectors) @ hidden.T).square().mean())
 
-    assert error(make_codes(vectors, config, 0, hidden=hidden)) < 0.5 * error(make_codes(vectors, config, 0))
+    assert error(make_codes(vectors, config, 0, hidden=hidden)) < 0.7 * error(make_codes(vectors, config, 0))
 
 
 @torch.no_grad()
@@ -145,6 +145,8 @@ def test_more_items_than_codes_or_fewer_than_rows_are_refused() -> None:
         make_codes(vectors_of(17, 8), config_of("random", tables=1), 0)
     with pytest.raises(ValueError, match="15 items cannot fill 16 rows"):
         make_codes(vectors_of(15, 8), config_of("product"), 0)
+    with pytest.raises(ValueError, match="20 items cannot fill a width of 32"):
+        make_codes(vectors_of(20, 32), config_of("product"), 0)
 
 
 @settings(max_examples=40)
@@ -163,6 +165,12 @@ def test_distinct_changes_only_what_it_must(items: int, seed: int) -> None:
         if tuple(before) not in seen:
             assert after == before
         seen.add(tuple(before))
+
+
+def test_thousands_of_items_alike_get_codes_of_their_own() -> None:
+    tables = torch.randn(8, 64, 2)
+    result = distinct(torch.zeros(5000, 8, dtype=torch.int64), tables, [torch.zeros(5000, 2)] * 8)
+    assert len(result.unique(dim=0)) == 5000
 
 
 def test_an_item_that_loses_its_code_takes_the_nearest_free_one() -> None:

@@ -188,6 +188,23 @@ def test_damage_is_one_clear_error(folder: Path, change: Change, reason: str) ->
         load_run(folder, device=torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(untied_output=True, quantisation=QuantisationConfig()),
+        ModelConfig(table=ComposedTableConfig(radices=(256,) * 4), quantisation=QuantisationConfig()),
+    ],
+    ids=["untied", "radices beyond 32 bits"],
+)
+def test_what_training_writes_is_read(config: ModelConfig, tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", config)
+    network = load_run(folder, device=torch.device("cpu")).network
+    round_in_use(network, matrix_bits(network.state_dict(), config))  # as in training
+    write_model(folder, network)
+    again = load_run(folder, device=torch.device("cpu")).network
+    torch.testing.assert_close(again.scores(HISTORIES), network.scores(HISTORIES))
+
+
 def test_all_256_rows_of_a_table_may_be_named(tmp_path: Path) -> None:
     config = ModelConfig(table=CodedTableConfig(tables=4, rows=256), quantisation=QuantisationConfig())
     folder = write(tmp_path / "run", config)

@@ -140,7 +140,7 @@ def _print_report(teacher: Path, chosen: Tried, changes: list[Change]) -> None:
         for name in METRICS:
             columns = [one.before[name], one.after[name], one.difference[name]]
             figures = (f"{mean:.4f} [{low:.4f}, {high:.4f}]" for mean, low, high in columns)
-            table.add_row(f"{one.part} {name}", *figures, f"{one.after[name][0] / one.before[name][0]:.3f}")
+            table.add_row(f"{one.part} {name}", *figures, f"{one.share(name):.3f}")
     out.print("\naccuracy [95% bootstrap interval over users]")
     out.print(table)
 

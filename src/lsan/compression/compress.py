@@ -3,6 +3,7 @@ numbers of few bits."""
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from lsan.models.item_tables.codes import make_codes
 from lsan.models.item_tables.full import FullTable
 from lsan.models.item_tables.warm_start import DEVIATION
 from lsan.models.network import Network
-from lsan.runs import Run, RunHeader, load_run, new_network
+from lsan.runs import CHECKPOINT, Run, RunHeader, load_run, new_network
 from lsan.training.batches import read_batch, training_examples
 from lsan.training.distillation import Teaching, teach
 from lsan.training.loop import stream
@@ -71,7 +72,10 @@ class Plan:
         teacher's word is smoother than the data, and learning from it."""
         content: dict[str, Any] = recipe_to(teacher)
         content["model"] |= {"width": self.width, "dropout": 0.6 * teacher.model.dropout, "table": {"kind": "full"}}
-        content["training"] |= {"distillation": {}, "epochs": 12, "patience": 12, "decay": "linear"}
+        content["training"] |= {
+            "loss": {"kind": "cross-entropy"}, "distillation": {},
+            "epochs": 12, "patience": 12, "decay": "linear",
+        }  # fmt: skip
         return recipe_from(content, where=f"student of width {self.width}")
 
 
@@ -100,6 +104,8 @@ class Compression:
                 ("data", other.header.dataset["content_hash"], first.header.dataset["content_hash"]),
                 ("split", other.header.recipe.split, first.header.recipe.split),
                 ("regime", other.header.recipe.model.regime, first.header.recipe.model.regime),
+                ("history", other.header.recipe.model.history, first.header.recipe.model.history),
+                ("number of items", len(other.catalogue), len(self.dataset.catalogue)),
             ):
                 if one != same:
                     raise ConfigError(f"runs that teach together need the same {name}: {one} is not {same}")
@@ -127,7 +133,9 @@ class Compression:
         """A run that learns from the teachers, trained if it is not there, from what `begin` gives or else from first
         weights."""
         common: dict[str, Any] = {"device": self.device, "observer": self.observer}
-        if not (folder / "run.json").exists():
+        if folder.exists() and not (folder / CHECKPOINT).exists() and not RunHeader.read(folder).progress["finished"]:
+            shutil.rmtree(folder)  # stopped before it had begun
+        if not folder.exists():
             network = None if begin is None else begin()
             start_run(self.dataset, recipe, folder, network=network, teaching=self.teaching(), **common)
         elif not RunHeader.read(folder).progress["finished"]:
@@ -154,7 +162,10 @@ class Compression:
             split = make_split(self.dataset, recipe.split)
             examples = training_examples(split, recipe.model.regime, recipe.model.history)
             reader = history_reader(self.dataset, split, self.teachers[0].header)
-            networks = [teacher.network for teacher in self.teachers]
+            networks = [
+                (teacher.network, getattr(teacher.header.recipe.training.loss, "temperature", 1.0))
+                for teacher in self.teachers
+            ]
             with new_folder(folder) as temporary:
                 teach(
                     networks, self.dataset, examples, reader, recipe.model.regime, DistillationConfig().top, temporary,
@@ -172,6 +183,8 @@ class Compression:
         wanted = recipe.model.width
         if wanted > vectors.shape[1]:
             raise ConfigError(f"a student of width {wanted} is wider than its teacher, {vectors.shape[1]}")
+        if wanted > len(vectors):
+            raise ConfigError(f"a student of width {wanted} needs at least as many items, and there are {len(vectors)}")
         turn, _ = torch.linalg.qr(torch.randn(wanted, wanted))
         narrow = (left * values)[:, :wanted] @ turn
         with torch.no_grad():
@@ -209,7 +222,9 @@ class Compression:
         popularity = training_popularity(self.dataset, split)
         torch.manual_seed(stream(recipe.seed, "weights"))
         numbers = torch.zeros(len(popularity), dtype=torch.int64)
-        return new_network(recipe, self.dataset.catalogue, popularity, numbers, self.dataset.users)
+        network = new_network(recipe, self.dataset.catalogue, popularity, numbers, self.dataset.users)
+        network.offered.copy_(self.teachers[0].network.offered)
+        return network
 
     def _hidden(self, network: Network) -> Tensor:
         """Hidden vectors at the targets of a sample of the training examples."""

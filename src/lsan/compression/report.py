@@ -40,8 +40,13 @@ class Change:
 
     @property
     def kept(self) -> float:
-        """Share of nDCG@10 that is kept."""
-        return self.after["nDCG@10"][0] / self.before["nDCG@10"][0]
+        """Share of nDCG@10 that is kept; 1 where there was none."""
+        return self.share("nDCG@10")
+
+    def share(self, metric: str) -> float:
+        """Share of a metric that is kept; 1 where there was none."""
+        before = self.before[metric][0]
+        return self.after[metric][0] / before if before > 0 else 1.0
 
 
 def change(part: str, before: PolicyReport, after: PolicyReport, users: np.ndarray) -> Change:

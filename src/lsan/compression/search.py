@@ -56,6 +56,9 @@ def candidates(
         vectors: the teacher's item vectors.
         hidden: some of its hidden vectors.
         categories: of the catalogue.
+
+    Raises:
+        ConfigError: when there are none.
     """
     spectrum = _spectrum(vectors, hidden)
     found = []
@@ -72,13 +75,15 @@ def candidates(
     for candidate in sorted(found, key=lambda candidate: (candidate.size, candidate.loss)):
         if not best or candidate.loss < best[-1].loss:
             best.append(candidate)
+    if not best:
+        raise ConfigError(f"{items} items are too few for a model of width {recipe.model.width} to be made smaller")
     return best
 
 
 def _plans(recipe: Recipe, items: int) -> Iterator[Plan]:
     heads = getattr(recipe.model.encoder, "heads", 1)
-    for width in _WIDTHS:
-        if width > recipe.model.width or width % heads:
+    for width in sorted({*_WIDTHS, recipe.model.width}):
+        if width > min(recipe.model.width, items) or width % heads:
             continue
         for tables in _TABLES:
             for rows in _ROWS:
@@ -158,7 +163,7 @@ def choose_for_loss(
         candidate = next((one for one in left if one.loss * ratio <= max_loss), left[-1])
         tried.append(_carry_out(compression, candidate.plan))
         tell(tried[-1])
-        lost = 1 - tried[-1].figure / figure
+        lost = 1 - tried[-1].figure / figure if figure > 0 else 0.0
         ratio = max(lost, 0.001) / max(candidate.loss, 0.001)
         if lost <= max_loss:
             left = [one for one in left if one.size < candidate.size]

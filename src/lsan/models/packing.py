@@ -25,10 +25,11 @@ def settled_state(network: nn.Module) -> State:
     """The state of a network with rounded matrices instead of those that training has behind them."""
     state = {}
     for name, tensor in network.state_dict().items():
-        owner, inside, _ = name.partition(".parametrizations.")
+        owner, inside, _ = f".{name}".partition(".parametrizations.")
         if inside:
             parameter = name.split(".")[-2]
-            name, tensor = f"{owner}.{parameter}", getattr(network.get_submodule(owner), parameter)
+            tensor = getattr(network.get_submodule(owner[1:]), parameter)
+            name = f"{owner}.{parameter}"[1:]
         state[name] = tensor.detach().cpu().contiguous()
     return state
 
@@ -144,7 +145,7 @@ def _whole_bits(name: str, state: State, config: ModelConfig) -> int:
     if name == "table.codes" and isinstance(table, CodedTableConfig):
         return (table.rows - 1).bit_length()
     if name == "table.numbers" and isinstance(table, ComposedTableConfig):
-        return math.prod(complete_radices(table.radices, items)).bit_length()
+        return min(31, math.prod(complete_radices(table.radices, items)).bit_length())  # they are int32
     if name == "offered":
         return 1
     if name == "context.category_of_item":

@@ -43,7 +43,7 @@ class Teaching:
 
 
 def teach(
-    teachers: Sequence[Network],
+    teachers: Sequence[tuple[Network, float]],
     dataset: Dataset,
     examples: Examples,
     reader: HistoryReader,
@@ -54,8 +54,9 @@ def teach(
     device: torch.device,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Write the `top` most probable items of each training target for `Teaching.open`. Several teachers are one: the
-    geometric mean of their probabilities. `progress` is called with (examples done, examples)."""
+    """Write the `top` most probable items of each training target for `Teaching.open`. `teachers` come with the
+    temperature of their own loss; several are one: the geometric mean of their probabilities. `progress` is called with
+    (examples done, examples)."""
     top = min(top, len(dataset.catalogue))
     maps = [
         np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=(dataset.events, top))
@@ -68,9 +69,9 @@ def teach(
         histories, chosen = histories.to(device), targets > 0
         with torch.inference_mode():
             scores = torch.zeros((), device=device)
-            for teacher in teachers:
+            for teacher, temperature in teachers:
                 hidden = teacher.last_hidden(histories) if targets.dim() == 1 else teacher.hidden(histories)[chosen]
-                scores = scores + teacher.output().scores(hidden.float()) / len(teachers)
+                scores = scores + teacher.output().scores(hidden.float()) / (temperature * len(teachers))
             best = scores.topk(top, dim=1)
             events = target_events(examples, batch, histories.items.shape[1], regime)[chosen.numpy()]
             maps[0][events] = (best.indices + 1).cpu().numpy()

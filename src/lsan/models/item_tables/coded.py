@@ -1,7 +1,7 @@
 """Learnt codes: an item is a few rows of small tables (codebooks), chosen so that similar items share rows."""
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,7 +124,7 @@ def distinct(
     wanted: list[Float[Tensor, "items part"]],
 ) -> Int[Tensor, "items tables"]:
     """The same codes, but no two items with the same one: of those that share a code the first keeps it, and the others
-    take the free code that is nearest to what they want.
+    take the free codes that are nearest to what the second wants.
 
     Args:
         codes: row of each item in each table.
@@ -144,26 +144,28 @@ def distinct(
     if len(again) == 0:
         return result
     taken = {bytes(code) for code in result.tolist()}
+    searches: dict[int, Iterator[bytes]] = {}
     for item in again.sort().values.tolist():
-        costs = torch.stack([(table - want[item]).square().sum(1) for table, want in zip(tables, wanted, strict=True)])
-        code = _nearest_free(costs, taken)
+        search = searches.get(int(group[item]))
+        if search is None:
+            pairs = zip(tables, wanted, strict=True)
+            costs = torch.stack([(table - want[item]).square().sum(1) for table, want in pairs])
+            search = searches[int(group[item])] = _nearest_first(costs)
+        code = next(code for code in search if code not in taken)
         taken.add(code)
         result[item] = torch.tensor(list(code), dtype=result.dtype)
     return result
 
 
-def _nearest_free(costs: Float[Tensor, "tables rows"], taken: set[bytes]) -> bytes:
-    """The code of the least sum of costs that is not taken: best first, each step goes one place down in one table's
-    order."""
+def _nearest_first(costs: Float[Tensor, "tables rows"]) -> Iterator[bytes]:
+    """All codes by their sums of costs, the least first: each step goes one place down in one table's order."""
     ranked = costs.sort(dim=1, stable=True)
     cost, row = ranked.values.tolist(), ranked.indices.tolist()
     seen = {(0,) * len(cost)}
     heap = [(0.0, (0,) * len(cost))]
-    while True:
+    while heap:
         _, places = heapq.heappop(heap)
-        code = bytes(row[n][place] for n, place in enumerate(places))
-        if code not in taken:
-            return code
+        yield bytes(row[n][place] for n, place in enumerate(places))
         for n, place in enumerate(places):
             further = (*places[:n], place + 1, *places[n + 1 :])
             if place + 1 < len(cost[n]) and further not in seen:

@@ -42,11 +42,13 @@ def make_codes(
         weights: how much the error of each item counts.
 
     Raises:
-        ValueError: when there are more items than codes, or fewer than rows.
+        ValueError: when there are more items than codes, or fewer than rows or the width.
     """
     items, width = vectors.shape
     if items < config.rows and config.codes in ("product", "additive"):
         raise ValueError(f"{items} items cannot fill {config.rows} rows: ask for fewer")
+    if items < width:
+        raise ValueError(f"{items} items cannot fill a width of {width}: ask for less")
     metric = torch.eye(width)
     if hidden is not None:
         metric = hidden.T @ hidden / len(hidden)
