@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         type=Path,
         nargs="+",
-        help="a finished run; several of the same recipe but for the seed teach together, which is better",
+        help="a finished run; several on the same data teach together, and the student is shaped after the first",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the steps and the result")
     goal = parser.add_mutually_exclusive_group(required=True)

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsan.config import CodedTableConfig, DistillationConfig, Recipe, recipe_from, recipe_to
+from lsan.config import CodedTableConfig, DistillationConfig, Recipe, Regime, recipe_from, recipe_to
 from lsan.data.dataset import Dataset
+from lsan.data.windows import HistoryReader
 from lsan.errors import ConfigError, DataError
 from lsan.experiment import Observer, history_reader, make_split, resume_run, start_run
 from lsan.files import new_folder, write_atomically
@@ -25,7 +26,7 @@ from lsan.models.item_tables.full import FullTable
 from lsan.models.item_tables.warm_start import DEVIATION
 from lsan.models.network import Network
 from lsan.runs import CHECKPOINT, Run, RunHeader, load_run, new_network
-from lsan.training.batches import read_batch, training_examples
+from lsan.training.batches import Examples, hidden_at_targets, read_batch, training_examples
 from lsan.training.distillation import Teaching, teach
 from lsan.training.loop import stream
 
@@ -85,7 +86,7 @@ class Compression:
     as it is, so that an interrupted compression goes on."""
 
     teachers: Sequence[Run]
-    """One run, or several of the same recipe but for the seed, which teach together."""
+    """One run, or several on the same data, which teach together. Students are shaped after the first."""
     dataset: Dataset
     """What they were trained on."""
     folder: Path
@@ -158,17 +159,14 @@ class Compression:
             if (folder / "teachers.json").read_text() != who:
                 raise DataError(f"{self.folder} is a compression of other runs: choose another folder")
         else:
-            recipe = self.recipe
-            split = make_split(self.dataset, recipe.split)
-            examples = training_examples(split, recipe.model.regime, recipe.model.history)
-            reader = history_reader(self.dataset, split, self.teachers[0].header)
+            examples, reader, regime = self._examples()
             networks = [
                 (teacher.network, getattr(teacher.header.recipe.training.loss, "temperature", 1.0))
                 for teacher in self.teachers
             ]
             with new_folder(folder) as temporary:
                 teach(
-                    networks, self.dataset, examples, reader, recipe.model.regime, DistillationConfig().top, temporary,
+                    networks, self.dataset, examples, reader, regime, DistillationConfig().top, temporary,
                     device=self.device, progress=self.observer.teaching,
                 )  # fmt: skip
                 write_atomically(temporary / "teachers.json", who.encode())
@@ -226,23 +224,22 @@ class Compression:
         network.offered.copy_(self.teachers[0].network.offered)
         return network
 
-    def _hidden(self, network: Network) -> Tensor:
-        """Hidden vectors at the targets of a sample of the training examples."""
+    def _examples(self) -> tuple[Examples, HistoryReader, Regime]:
+        """What students are trained on, in the teachers' regime."""
         recipe = self.recipe
         split = make_split(self.dataset, recipe.split)
         examples = training_examples(split, recipe.model.regime, recipe.model.history)
-        reader = history_reader(self.dataset, split, self.teachers[0].header)
-        random = np.random.default_rng(stream(recipe.seed, "hidden"))
-        chosen = random.permutation(len(examples))[:_SAMPLES]
-        found = []
+        return examples, history_reader(self.dataset, split, self.teachers[0].header), recipe.model.regime
+
+    def _hidden(self, network: Network) -> Tensor:
+        """Hidden vectors at the targets of a sample of the training examples."""
+        examples, reader, regime = self._examples()
+        chosen = np.random.default_rng(stream(self.recipe.seed, "hidden")).permutation(len(examples))[:_SAMPLES]
+        device, found = next(network.parameters()).device, []
         for batch in np.array_split(chosen, -(-len(chosen) // 256)):
-            histories, targets = read_batch(reader, self.dataset.items, examples, batch, recipe.model.regime)
-            histories = histories.to(next(network.parameters()).device)
+            histories, targets = read_batch(reader, self.dataset.items, examples, batch, regime)
             with torch.inference_mode():
-                if targets.dim() == 1:
-                    found.append(network.last_hidden(histories).cpu())
-                else:
-                    found.append(network.hidden(histories).cpu()[targets > 0])
+                found.append(hidden_at_targets(network, histories.to(device), targets.to(device)).cpu())
         return torch.cat(found)
 
 

@@ -21,9 +21,6 @@ from lsan.runs import MODEL
 #: The figures that are reported.
 METRICS = ("nDCG@10", "HR@10")
 
-#: Bytes of a number of each type in a safetensors file.
-_WIDTH = {"U8": 1, "F16": 2, "I32": 4, "F32": 4, "I64": 8}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
@@ -37,11 +34,6 @@ class Change:
     """Those of the compressed model."""
     difference: dict[str, tuple[float, float, float]]
     """After minus before, the same users resampled."""
-
-    @property
-    def kept(self) -> float:
-        """Share of nDCG@10 that is kept; 1 where there was none."""
-        return self.share("nDCG@10")
 
     def share(self, metric: str) -> float:
         """Share of a metric that is kept; 1 where there was none."""
@@ -72,9 +64,7 @@ def parts_of(path: Path) -> dict[str, int]:
     parts: dict[str, int] = {}
     with safe_open(path, framework="np") as file:
         for name in file.keys():  # noqa: SIM118 - not a dict
-            tensor = file.get_slice(name)
-            size = _WIDTH[tensor.get_dtype()] * int(np.prod(tensor.get_shape()))
-            parts[part_of(name)] = parts.get(part_of(name), 0) + size
+            parts[part_of(name)] = parts.get(part_of(name), 0) + file.get_tensor(name).nbytes
     return parts | {"header": path.stat().st_size - sum(parts.values())}
 
 
@@ -85,7 +75,7 @@ def write_report(folder: Path, teachers: Sequence[Path], tried: Sequence[Tried],
         "teachers": [str(teacher.resolve()) for teacher in teachers],
         "bytes": {"before": size, "after": chosen.size, "parts": parts_of(chosen.folder / MODEL)},
         "chosen": chosen.plan.name,
-        "accuracy": {one.part: {**asdict(one), "kept": one.kept} for one in changes},
+        "accuracy": {one.part: {**asdict(one), "kept": one.share("nDCG@10")} for one in changes},
         "tried": [
             {"plan": one.plan.name, "bytes": one.size, "validation nDCG@10": one.figure} for one in tried
         ],

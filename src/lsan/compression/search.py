@@ -24,8 +24,7 @@ _ROWS = (16, 64, 256)
 #: Beauty, docs/log.md), and so much times the square of how often the width is halved (a guess).
 _BY_ERROR, _BY_HALVING = 0.8, 0.02
 
-#: How well the bits of a code are used, by the rows of a table: 32 tables of 16 rows hold what 103 bits of 16 tables of
-#: 256 rows do.
+#: How well the bits of a code are used, by the rows of a table: rough, from three figures on Beauty (docs/log.md).
 _USED = {16: 0.8, 64: 0.92, 256: 1.0}
 
 

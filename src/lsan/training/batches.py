@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lsan.config import Regime
 from lsan.data.splits import Split
 from lsan.data.windows import HistoryReader, IntArray
 from lsan.models.histories import Histories
+from lsan.models.network import Network
 
 #: Batches that are sorted by length together. Examples are shuffled before and batches after, so that only examples
 #: of one group can be neighbours by length; more groups shuffle better, larger groups pad less.
@@ -83,3 +84,12 @@ def target_events(examples: Examples, batch: IntArray, time: int, regime: Regime
     Not for the cloze regime; of no meaning where there is no target."""
     stop = examples.stop[batch]
     return stop if regime == "prefix" else stop[:, None] + np.arange(1 - time, 1)
+
+
+def hidden_at_targets(
+    network: Network, histories: Histories, targets: Int[Tensor, "batch time"] | Int[Tensor, " batch"]
+) -> Float[Tensor, "positions width"]:
+    """The vectors that should rank the targets of `read_batch` first, padding left out. Not for the cloze regime."""
+    if targets.dim() == 1:
+        return network.last_hidden(histories)
+    return network.hidden(histories)[targets > 0]

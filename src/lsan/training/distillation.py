@@ -15,7 +15,7 @@ from lsan.data.dataset import Dataset
 from lsan.data.windows import HistoryReader, IntArray
 from lsan.models.item_tables import OutputFactors
 from lsan.models.network import Network
-from lsan.training.batches import Examples, read_batch, target_events
+from lsan.training.batches import Examples, hidden_at_targets, read_batch, target_events
 
 _FILES = ("items.npy", "shares.npy")
 
@@ -66,14 +66,14 @@ def teach(
     for begin in range(0, len(order), _BATCH):
         batch = order[begin : begin + _BATCH]
         histories, targets = read_batch(reader, dataset.items, examples, batch, regime)
-        histories, chosen = histories.to(device), targets > 0
+        histories, events = histories.to(device), target_events(examples, batch, histories.items.shape[1], regime)
         with torch.inference_mode():
             scores = torch.zeros((), device=device)
             for teacher, temperature in teachers:
-                hidden = teacher.last_hidden(histories) if targets.dim() == 1 else teacher.hidden(histories)[chosen]
+                hidden = hidden_at_targets(teacher, histories, targets.to(device))
                 scores = scores + teacher.output().scores(hidden.float()) / (temperature * len(teachers))
             best = scores.topk(top, dim=1)
-            events = target_events(examples, batch, histories.items.shape[1], regime)[chosen.numpy()]
+            events = events[(targets > 0).numpy()]
             maps[0][events] = (best.indices + 1).cpu().numpy()
             maps[1][events] = best.values.softmax(1).cpu().numpy()
         progress(begin + len(batch), len(order))

@@ -20,7 +20,7 @@ from lsan.errors import DivergenceError
 from lsan.models.histories import Histories
 from lsan.models.item_tables import OutputFactors
 from lsan.models.network import Network
-from lsan.training.batches import epoch_batches, read_batch, target_events, training_examples
+from lsan.training.batches import epoch_batches, hidden_at_targets, read_batch, target_events, training_examples
 from lsan.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from lsan.training.distillation import Teaching, teachers_loss
 from lsan.training.losses import Loss, make_loss, native_precision
@@ -165,13 +165,10 @@ def _save(
 
 def _predictions(network: Network, histories: Histories, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden vectors [positions, width] and what they should rank first [positions], padding left out."""
-    if targets.dim() == 1:
-        return network.last_hidden(histories), targets
     if isinstance(network.config.encoder, Bert4RecConfig):
         chosen = _mask(histories.present, network.config.encoder.mask_share)
         return network.cloze(histories, chosen)[chosen], targets[chosen]
-    chosen = targets > 0
-    return network.hidden(histories)[chosen], targets[chosen]
+    return hidden_at_targets(network, histories, targets), targets[targets > 0]
 
 
 def _mask(present: torch.Tensor, share: float) -> torch.Tensor:
