@@ -4,14 +4,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lsan.answers import Recommendation, Recommendations
     from lsan.config import Recipe, load_recipe
     from lsan.data.prepare import prepare_dataset
-    from lsan.errors import ConfigError, DataError, LsanError, MissingExtraError
-    from lsan.recommender import Recommendation, Recommendations, Recommender
+    from lsan.errors import BundleError, ConfigError, DataError, LsanError, MissingExtraError
+    from lsan.recommender import Recommender
 
     load = Recommender.load
 
 __all__ = [
+    "BundleError",
     "ConfigError",
     "DataError",
     "LsanError",
@@ -28,8 +30,9 @@ __all__ = [
 _HOME = {
     "lsan.config": ("Recipe", "load_recipe"),
     "lsan.data.prepare": ("prepare_dataset",),
-    "lsan.errors": ("ConfigError", "DataError", "LsanError", "MissingExtraError"),
-    "lsan.recommender": ("Recommendation", "Recommendations", "Recommender"),
+    "lsan.answers": ("Recommendation", "Recommendations"),
+    "lsan.errors": ("BundleError", "ConfigError", "DataError", "LsanError", "MissingExtraError"),
+    "lsan.recommender": ("Recommender",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -9,6 +9,10 @@ class DataError(LsanError):
     """Input data (a log, an item file, a prepared dataset, a run folder) is malformed or missing."""
 
 
+class BundleError(LsanError):
+    """A bundle cannot be read, or is not what it says: truncated, damaged, hostile, or of another version."""
+
+
 class DivergenceError(DataError):
     """The loss of a training became NaN or infinite."""
 

@@ -2,17 +2,15 @@
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from lsan.answers import RawId, Recommendation, Recommendations, Time, milliseconds, stamps_of
 from lsan.config import Recipe
-from lsan.data.catalogue import RawId
 from lsan.data.prepare import prepare_dataset
 from lsan.data.windows import Window
 from lsan.errors import ConfigError
@@ -21,47 +19,6 @@ from lsan.files import new_folder
 from lsan.models.histories import Histories
 from lsan.presets import load_preset
 from lsan.runs import Run, load_run, write_run
-
-#: A point in time: a datetime (UTC where it has no zone) or seconds since 1970 UTC.
-Time = datetime | float
-
-#: 2200-01-01 in seconds since 1970, as in `prepare`; a larger number is milliseconds, most likely.
-_LATEST = 7_258_118_400
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recommendation:
-    """One recommended item."""
-
-    id: RawId
-    """Raw id, as the log had it."""
-    title: str
-    """Title; the raw id where the item has none."""
-    category: str | None
-    """Category, None where unknown."""
-    score: float
-    """The model's score (a logit over the catalogue): larger is better, comparable within one answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recommendations(Sequence[Recommendation]):
-    """The answer to one history, best first. Fewer than k when the catalogue has no more."""
-
-    items: tuple[Recommendation, ...]
-    """Best first."""
-    unknown_ids: tuple[RawId, ...]
-    """Ids of the history that the model does not know; they were skipped."""
-    by_popularity: bool
-    """True when no id of the history was known, so that the most popular items are given."""
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.items[index]
-
-    def __iter__(self) -> Iterator[Recommendation]:
-        return iter(self.items)
 
 
 class Recommender:
@@ -190,12 +147,11 @@ class Recommender:
         items = np.zeros((len(histories), length), dtype=np.int64)
         moments, asked = np.full_like(items, -1), np.full(len(histories), -1, dtype=np.int64)
         for row, history in enumerate(histories):
-            stamps = self._stamps(history, None if times is None else times[row], at)
-            # in the order of HistoryReader: the latest events, then those of them that the model knows
-            latest = [pair for pair in zip(indices[row], stamps, strict=True) if pair[0]][-length:]
-            for back, (index, stamp) in enumerate(reversed([pair for pair in latest if self._known[pair[0]]]), start=1):
+            stamps = stamps_of(history, None if times is None else times[row], at, timed=self.run.header.timed)
+            events = [pair for pair in zip(indices[row], stamps, strict=True) if self._known[pair[0]]]
+            for back, (index, stamp) in enumerate(reversed(events[-length:]), start=1):
                 items[row, -back], moments[row, -back] = index, stamp
-            asked[row] = _milliseconds(at) if at is not None and self.run.header.timed else stamps[-1] if stamps else -1
+            asked[row] = milliseconds(at) if at is not None and self.run.header.timed else stamps[-1] if stamps else -1
         batch = Histories.of(Window(items=items, times=moments, asked=asked), np.zeros(len(items), dtype=np.int64))
         with torch.inference_mode():
             scores = self.run.network.scores(batch.to(self._device)).cpu()
@@ -223,20 +179,3 @@ class Recommender:
             )
             for row, history in enumerate(histories)
         ]
-
-    def _stamps(self, history: Sequence[RawId], times: Sequence[Time | None] | None, at: Time | None) -> list[int]:
-        """When each event was in milliseconds, -1 where unknown or not read by the model."""
-        if times is not None and len(times) != len(history):
-            raise ConfigError(f"{len(times)} times for a history of {len(history)} events")
-        if not self.run.header.timed:
-            return [-1] * len(history)
-        moments = [at] * len(history) if times is None else times
-        return [-1 if moment is None else _milliseconds(moment) for moment in moments]
-
-
-def _milliseconds(time: Time) -> int:
-    if isinstance(time, datetime):
-        time = time.replace(tzinfo=time.tzinfo or UTC).timestamp()
-    if not 0 <= time < _LATEST:
-        raise ConfigError(f"{time} is not a time: expected seconds since 1970 UTC, before the year 2200")
-    return math.floor(time * 1000)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lsan.answers import RawId
 from lsan.compression.new_items import add_items
-from lsan.data.catalogue import Catalogue, RawId
+from lsan.data.catalogue import Catalogue
 from lsan.data.columns import Columns
 from lsan.data.items import read_items
 from lsan.data.prepare import prepare_dataset

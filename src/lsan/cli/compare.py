@@ -7,7 +7,8 @@ from typing import get_args
 
 import torch
 
-from lsan.cli.console import add_device_arguments, console, plain_table, progress_display, use_device
+from lsan.cli.console import add_device_arguments, use_device
+from lsan.cli.terminal import console, plain_table, progress_display
 from lsan.comparison.entries import Entry, find_entries
 from lsan.comparison.outcomes import Outcome, check_runs, find_outcome
 from lsan.comparison.report import COLUMNS, explanation, table_rows, write_comparison

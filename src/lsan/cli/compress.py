@@ -5,14 +5,8 @@ import re
 import sys
 from pathlib import Path
 
-from lsan.cli.console import (
-    add_device_arguments,
-    console,
-    plain_table,
-    progress_display,
-    ranking_progress,
-    use_device,
-)
+from lsan.cli.console import add_device_arguments, use_device
+from lsan.cli.terminal import console, plain_table, progress_display, ranking_progress
 from lsan.compression.compress import Compression
 from lsan.compression.report import METRICS, Change, change, parts_of, write_report
 from lsan.compression.search import Candidate, Tried, candidates, choose_for_loss, choose_for_size

@@ -1,4 +1,4 @@
-"""What the commands share on the terminal: tables, progress bars with an ETA, flags for recipe and device."""
+"""What the commands share on the terminal: the progress of training, flags for recipe and device."""
 
 import argparse
 import sys
@@ -8,44 +8,13 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
+from lsan.cli.terminal import progress_display
 from lsan.config import Recipe, load_recipe
 from lsan.errors import ConfigError
 from lsan.experiment import Device, Observer, choose_device
 from lsan.presets import load_preset, preset_names
 from lsan.training.parallel import worker
-
-_WIDE = 160
-
-
-def console(*, wide: bool = False) -> Console:
-    """Standard output; wide where it is not a terminal, so that nothing is cut in a file or a pipe, or where that is
-    asked for: a narrow terminal then wraps long lines."""
-    width = max(Console().width, _WIDE) if wide else None if sys.stdout.isatty() else _WIDE
-    return Console(width=width, highlight=False, markup=False, emoji=False)
-
-
-def readable(text: str) -> str:
-    """Text from a log as it may be printed: control characters would steer the terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def plain_table(*columns: str, title: str | None = None) -> Table:
-    """A table whose first column is left-aligned and the others are right-aligned."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0)
-    return table
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,21 +61,6 @@ def use_device(args: argparse.Namespace) -> torch.device:
 
 
 @contextmanager
-def progress_display() -> Iterator[Progress]:
-    """A progress display on standard error; silent where that is not a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
-        yield progress
-
-
-@contextmanager
 def training_observer(epochs: int, folder: Path) -> Iterator[Observer]:
     """Shows each epoch's progress and prints a line when it is done. The ETA of the whole is for all `epochs`; early
     stopping may end it sooner. Where several processes train together, only the first one reports."""
@@ -134,21 +88,3 @@ def training_observer(epochs: int, folder: Path) -> Iterator[Observer]:
         except KeyboardInterrupt:
             print(f"go on with: lsan train --resume {folder}", file=sys.stderr)
             raise
-
-
-@contextmanager
-def ranking_progress() -> Iterator["Ticker"]:
-    """Shows how many cases are ranked."""
-    with progress_display() as progress:
-        yield Ticker(progress)
-
-
-class Ticker:
-    """Called with (done, total)."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("ranking")
-
-    def __call__(self, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done, total=total)

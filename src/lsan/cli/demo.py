@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lsan.cli.console import add_device_arguments, console, plain_table, ranking_progress, training_observer, use_device
+from lsan.cli.console import add_device_arguments, training_observer, use_device
 from lsan.cli.describe import parts_table
 from lsan.cli.prepare import summary_lines
 from lsan.cli.recommend import recommendations_table
+from lsan.cli.terminal import console, plain_table, ranking_progress
 from lsan.config import ContextConfig, ModelConfig, Recipe, TrainingConfig, TwinAttentionConfig
 from lsan.data.dataset import Dataset
 from lsan.data.prepare import prepare_dataset

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from lsan.cli.console import console, plain_table, readable
+from lsan.cli.terminal import console, plain_table, readable
 from lsan.models.network import Network
 from lsan.models.packing import layout, matrix_bits
 from lsan.runs import MODEL, load_run

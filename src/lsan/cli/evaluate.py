@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 from rich.table import Table
 
-from lsan.cli.console import add_device_arguments, console, plain_table, ranking_progress, use_device
+from lsan.cli.console import add_device_arguments, use_device
+from lsan.cli.terminal import console, plain_table, ranking_progress
 from lsan.data.dataset import Dataset
 from lsan.evaluation.metrics import CUT_OFFS
 from lsan.evaluation.report import PolicyReport, Report

@@ -9,14 +9,22 @@ from typing import Any
 
 from rich.table import Table
 
-from lsan.cli.console import add_device_arguments, console, plain_table, readable, use_device
+from lsan.answers import Recommendations
+from lsan.cli.console import add_device_arguments, use_device
+from lsan.cli.terminal import console, plain_table, readable
 from lsan.errors import ConfigError, DataError
-from lsan.recommender import Recommendations, Recommender
+from lsan.recommender import Recommender
+from lsan.runtime import Recommender as BundleRecommender
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lsan recommend`."""
-    parser.add_argument("folder", metavar="RUN", type=Path, help="folder that `lsan train` wrote")
+    parser.add_argument(
+        "model",
+        metavar="RUN_OR_FILE",
+        type=Path,
+        help="what `lsan train` or `lsan export` wrote",
+    )
     history = parser.add_mutually_exclusive_group(required=True)
     history.add_argument("--history", metavar="ID", nargs="*", help="raw item ids, oldest first")
     history.add_argument(
@@ -42,13 +50,17 @@ def run(args: argparse.Namespace) -> None:
         LsanError: when the run cannot be used, or --at or -k is not valid.
     """
     at = None if args.at is None else parse_time(args.at)
-    use_device(args)
-    recommender = Recommender.load(args.folder, device=args.device)
-    if at is not None and not recommender.run.header.timed:
-        print("note: this model was trained on data without times of day; --at changes nothing", file=sys.stderr)
     exclude_seen = False if args.include_seen else True if args.exclude_seen else None
     history = args.history if args.history_file is None else read_history(args.history_file)
-    answer = recommender.recommend(history, args.k, at=at, exclude_seen=exclude_seen)
+    if args.model.is_dir():
+        use_device(args)
+        trained = Recommender.load(args.model, device=args.device)
+        timed, answer = trained.run.header.timed, trained.recommend(history, args.k, at=at, exclude_seen=exclude_seen)
+    else:
+        exported = BundleRecommender.load(args.model)
+        timed, answer = exported.engine.timed, exported.recommend(history, args.k, at=at, exclude_seen=exclude_seen)
+    if at is not None and not timed:
+        print("note: this model does not read times; --at changes nothing", file=sys.stderr)
     if args.json:
         print(json.dumps(_as_json(answer), ensure_ascii=False, indent=1))
         return

@@ -8,15 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lsan.cli.console import (
-    add_device_arguments,
-    add_recipe_arguments,
-    chosen_recipe,
-    console,
-    plain_table,
-    progress_display,
-    use_device,
-)
+from lsan.cli.console import add_device_arguments, add_recipe_arguments, chosen_recipe, use_device
+from lsan.cli.terminal import console, plain_table, progress_display
 from lsan.config import Recipe
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError, DataError

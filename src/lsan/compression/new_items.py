@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from lsan.data.catalogue import Catalogue, RawId
+from lsan.answers import RawId
+from lsan.data.catalogue import Catalogue
 from lsan.errors import DataError
 from lsan.models.item_tables.coded import CodedTable
 from lsan.models.item_tables.full import FullTable

@@ -1,6 +1,5 @@
 """The items of a dataset: raw id, title and category of each, and the map between raw ids and indices."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lsan.answers import RawId, find_id
 from lsan.errors import DataError
-
-#: A raw item or user id, as the log had it.
-RawId = int | str
-
-_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +42,7 @@ class Catalogue:
 
     def index_of(self, raw_id: RawId) -> int:
         """The index (1..V) of a raw id, 0 if there is no such item. 17 and "17" both find either of them."""
-        found = self._index_by_id.get(raw_id, 0)
-        if found:
-            return found
-        if isinstance(raw_id, str):  # a command line or a JSON file brings 17 as "17"
-            return self._index_by_id.get(int(raw_id), 0) if _WHOLE_NUMBER.fullmatch(raw_id) else 0
-        return self._index_by_id.get(str(raw_id), 0)
+        return find_id(raw_id, lambda raw: self._index_by_id.get(raw, 0))
 
     def indices_of(self, raw_ids: Iterable[RawId]) -> list[int]:
         """`index_of` for each raw id."""

@@ -1,0 +1,96 @@
+"""What a recommender answers, and how it reads ids and times."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lsan.errors import ConfigError
+
+#: A raw item id, as the log had it.
+RawId = int | str
+
+#: A point in time: a datetime (UTC where it has no zone) or seconds since 1970 UTC.
+Time = datetime | float
+
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+
+#: 2200-01-01 in seconds since 1970, as in `prepare`; a larger number is milliseconds, most likely.
+_LATEST = 7_258_118_400
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recommendation:
+    """One recommended item."""
+
+    id: RawId
+    """Raw id, as the log had it."""
+    title: str
+    """Title; the raw id where the item has none."""
+    category: str | None
+    """Category, None where unknown."""
+    score: float
+    """The model's score (a logit over the catalogue): larger is better, comparable within one answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recommendations(Sequence[Recommendation]):
+    """The answer to one history, best first. Fewer than k when the catalogue has no more."""
+
+    items: tuple[Recommendation, ...]
+    """Best first."""
+    unknown_ids: tuple[RawId, ...]
+    """Ids of the history that the model does not know; they were skipped."""
+    by_popularity: bool
+    """True when no id of the history was known, so that the most popular items are given."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[Recommendation]:
+        return iter(self.items)
+
+
+def find_id(raw: RawId, find: Callable[[RawId], int]) -> int:
+    """What `find` gives for a raw id or, where that is 0, for the same written otherwise: a command line or a JSON file
+    brings 17 as "17"."""
+    found = find(raw)
+    if found:
+        return found
+    if isinstance(raw, str):
+        return find(int(raw)) if _WHOLE_NUMBER.fullmatch(raw) else 0
+    return find(str(raw))
+
+
+def milliseconds(time: Time) -> int:
+    """Milliseconds since 1970 UTC.
+
+    Raises:
+        ConfigError: when it is before 1970, or so late that it is most likely not in seconds.
+    """
+    if isinstance(time, datetime):
+        time = time.replace(tzinfo=time.tzinfo or UTC).timestamp()
+    if not 0 <= time < _LATEST:
+        raise ConfigError(f"{time} is not a time: expected seconds since 1970 UTC, before the year 2200")
+    return math.floor(time * 1000)
+
+
+def stamps_of(
+    history: Sequence[RawId], times: Sequence[Time | None] | None, at: Time | None, *, timed: bool
+) -> list[int]:
+    """When each event was in milliseconds, -1 where unknown or not read by the model. Without `times`, all were `at`.
+
+    Raises:
+        ConfigError: when `times` is not as long as the history, or holds no times.
+    """
+    if times is not None and len(times) != len(history):
+        raise ConfigError(f"{len(times)} times for a history of {len(history)} events")
+    if not timed:
+        return [-1] * len(history)
+    moments = [at] * len(history) if times is None else times
+    return [-1 if moment is None else milliseconds(moment) for moment in moments]

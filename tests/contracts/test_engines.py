@@ -1,0 +1,115 @@
+"""What every engine must satisfy: for every network of every precision it answers as PyTorch does."""
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from lsan.config import ModelConfig, QuantisationConfig
+from lsan.export.bundle import Bundle, make_bundle
+from lsan.models.network import Network
+from lsan.models.packing import pack, settled_state, unpack
+from lsan.runs import Run
+from lsan.runtime.engine import Engine, make_engine
+from lsan.runtime.file import BundleFile
+from lsan.runtime.verify import verify_vectors
+from small_networks import ASKED, HOUR, ITEMS, NETWORKS, ROWS, histories_of, name_of, network_of, run_of
+
+#: None is float32.
+PRECISIONS = (None, QuantisationConfig(weights=8, table=8), QuantisationConfig(weights=4, table=4))
+
+ENGINES = ("numpy", "native")
+
+
+def has_native() -> bool:
+    return importlib.util.find_spec("lsan.runtime._native.engine") is not None
+
+
+def settled_run(config: ModelConfig, precision: QuantisationConfig | None) -> Run:
+    """A run as it comes from its folder: a quantised network's numbers are those of its file."""
+    quantised = msgspec.structs.replace(config, quantisation=precision)
+    network = network_of(config)
+    if precision is not None:
+        state = settled_state(network)
+        rounded = network_of(config)
+        rounded.config = quantised
+        rounded.load_state_dict(unpack(pack(state, quantised), state, quantised))
+        network = rounded
+    network.offered[4] = False
+    run = run_of(config)
+    header = msgspec.structs.replace(run.header.recipe, model=quantised)
+    return Run(
+        header=type(run.header)(
+            recipe=header, timed=run.header.timed, dataset=run.header.dataset, progress=run.header.progress
+        ),
+        catalogue=run.catalogue,
+        network=network,
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def engine_of(bundle: Bundle, kind: str) -> Engine:
+    if kind == "native" and not has_native():
+        assert shutil.which("cc") is None, "there is a C compiler, but the native engine was not built"
+        pytest.skip("no C compiler, no native engine")
+    return make_engine(bundle.content, BundleFile.parse(bundle.content), native=kind == "native")
+
+
+CASES = [(config, precision) for config in NETWORKS for precision in PRECISIONS]
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize(
+    ("config", "precision"), CASES, ids=lambda p: name_of(p) if isinstance(p, ModelConfig) else f"{p and p.table} bits"
+)
+def test_scores_are_the_networks(config: ModelConfig, precision: Any, kind: str) -> None:
+    run = settled_run(config, precision)
+    bundle = make_bundle(run)
+    engine = engine_of(bundle, kind)
+    assert verify_vectors(BundleFile.parse(bundle.content), engine) < 1e-5
+    place = np.argsort(bundle.order)
+    for row in [*ROWS, []]:
+        expected = run.network.scores(histories_of(row or [0]))[0].numpy()
+        items = (place[np.array(row, dtype=np.int64)[-config.history :] - 1] + 1).astype(np.int32)
+        times = np.array(row, dtype=np.int64)[-config.history :] * 31 * HOUR
+        found = engine.scores(items, times if engine.timed else None, ASKED)[place]
+        assert np.abs(found - expected).max() <= 2e-5 * max(1.0, np.abs(expected).max()), (row, found, expected)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("config", NETWORKS, ids=name_of)
+def test_a_session_equals_the_whole_history(config: ModelConfig, kind: str) -> None:
+    bundle = make_bundle(settled_run(config, None))
+    engine = engine_of(bundle, kind)
+    session = engine.session()
+    random = np.random.default_rng(3)
+    items: list[int] = []
+    times: list[int] = []
+    for step in range(2 * config.history + 3):  # past the window too
+        items.append(int(random.integers(1, ITEMS + 1)))
+        times.append((1000 + 31 * step) * HOUR if step % 4 else -1)
+        session.append(items[-1], times[-1])
+        if step % 3 == 1:  # several events at once as well
+            continue
+        for asked in (-1, (1000 + 31 * step) * HOUR + 7_654_321):
+            best, scores = session.recommend(asked, 7)
+            whole = np.array(items, dtype=np.int32), np.array(times, dtype=np.int64)
+            same, values = engine.recommend(whole[0], whole[1] if engine.timed else None, asked, 7)
+            assert np.abs(scores - values).max() <= 1e-5 * max(1.0, np.abs(values).max())
+            assert best.tolist() == same.tolist()
+
+
+def test_the_same_run_gives_the_same_bytes() -> None:
+    for config in NETWORKS[:4]:
+        assert make_bundle(settled_run(config, None)).content == make_bundle(settled_run(config, None)).content
+        assert isinstance(network_of(config), Network)
