@@ -97,8 +97,9 @@ class NumpyEngine:
         known = np.full(len(latest), -1) if times is None else np.asarray(times, dtype=np.int64)[-self.history :]
         history = _History(items=latest, times=known, asked=asked)
         results: list[FloatArray] = []
-        for operation in self._program:
-            results.append(operation.run([results[number] for number in operation.read], history))
+        with np.errstate(all="ignore"):  # weights of 1e38 are numbers too
+            for operation in self._program:
+                results.append(operation.run([results[number] for number in operation.read], history))
         hidden: FloatArray = results[-1][0]
         return hidden
 
@@ -107,8 +108,9 @@ class NumpyEngine:
         if len(items) == 0:
             return self._popularity.copy()
         hidden = self.hidden(items, times, asked)
-        scores = self._table.scores(hidden) if self._matrix is None else self._matrix @ hidden
-        found: FloatArray = scores + self._bias
+        with np.errstate(all="ignore"):
+            scores = self._table.scores(hidden) if self._matrix is None else self._matrix @ hidden
+            found: FloatArray = scores + self._bias
         return found
 
     def recommend(
@@ -121,7 +123,7 @@ class NumpyEngine:
         if excluded is not None:
             keep = keep.copy()
             keep[np.asarray(excluded, dtype=np.int64) - 1] = False
-        places = np.flatnonzero(keep)
+        places = np.flatnonzero(keep & ~np.isnan(scores))
         left = scores[places]
         if k < len(left):
             worst = np.partition(left, len(left) - k)[len(left) - k]

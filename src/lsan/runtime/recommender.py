@@ -243,17 +243,16 @@ class Recommender:
     def _events(
         self, history: Sequence[RawId], indices: list[int], times: Sequence[Time | None] | None, at: Time | None
     ) -> tuple[npt.NDArray[np.int32], IntArray | None, int]:
-        """Items and times of the events that the model reads, and when it is asked."""
+        """Items and times of the events that the model knows, and when it is asked. (It reads the latest of them.)"""
         timed = self.engine.timed
         if not timed:
             if times is not None and len(times) != len(history):
                 raise ConfigError(f"{len(times)} times for a history of {len(history)} events")
             known = self._offered_of([index for index in indices if index])
-            return np.array(known[-self.engine.history :], dtype=np.int32), None, -1
+            return np.array(known, dtype=np.int32), None, -1
         stamps = stamps_of(history, times, at, timed=True)
         asked = milliseconds(at) if at is not None else stamps[-1] if stamps else -1
         pairs = [pair for pair in zip(indices, stamps, strict=True) if pair[0] and self._offered[pair[0] - 1]]
-        pairs = pairs[-self.engine.history :]
         return (
             np.array([pair[0] for pair in pairs], dtype=np.int32),
             np.array([pair[1] for pair in pairs], dtype=np.int64),

@@ -1,0 +1,121 @@
+"""`lsan export`: nothing leaves that does not answer as the network does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lsan.export.export
+from lsan.cli import main
+from lsan.data.dataset import Dataset
+from lsan.errors import BundleError
+from lsan.experiment import evaluate, load_for_evaluation
+from lsan.export.bundle import Bundle, make_bundle
+from lsan.export.export import export_bundle
+from lsan.runs import Run, load_run
+from lsan.runtime import Recommender
+from lsan.runtime.file import BundleFile, read_bundle
+from lsan.runtime.verify import verify_vectors
+
+CPU = torch.device("cpu")
+
+
+def test_the_file_is_as_accurate_as_the_run(small_run: Path, tmp_path: Path) -> None:
+    exported = export_bundle(small_run, tmp_path / "model.lsan")
+    run, dataset, split = load_for_evaluation(small_run, None, device=CPU)
+    expected = evaluate(run.network, dataset, split, run.header, "test", device=CPU)
+    assert exported.report is not None
+    assert np.array_equal(exported.report.unseen_items.ranks, expected.unseen_items.ranks)
+    assert exported.agreement is not None
+    assert exported.agreement.histories == len(split.test)
+    assert max(exported.difference, exported.agreement.difference) < 1e-5
+    assert exported.latency is not None
+    assert sum(exported.parts.values()) == (tmp_path / "model.lsan").stat().st_size
+
+
+def test_without_the_dataset_it_is_checked_on_made_up_histories(small_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    header = json.loads((folder / "run.json").read_text())
+    header["dataset"]["path"] = str(tmp_path / "gone")
+    (folder / "run.json").write_text(json.dumps(header))
+    exported = export_bundle(folder, tmp_path / "model.lsan")
+    assert (exported.agreement, exported.report, exported.latency) == (None, None, None)
+    assert read_bundle(tmp_path / "model.lsan").manifest["items"] == 60
+
+
+@pytest.mark.parametrize("where", ["made-up", "real"])
+def test_a_file_that_answers_otherwise_is_not_written(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (tmp_path / "model.lsan").write_text("what was there before")
+
+    def wrong(run: Run, metrics: object) -> Bundle:
+        made = make_bundle(run)
+        with torch.no_grad():
+            run.network.table.bias[17] += 0.1
+        if where == "real":  # the test vectors agree with the file, and neither with the network
+            return made
+        other = make_bundle(run)
+        file = BundleFile.parse(other.content)
+        at = other.content.index(file.tensors["table.bias"].tobytes())
+        size = file.tensors["table.bias"].nbytes
+        old = BundleFile.parse(made.content).tensors["table.bias"].tobytes()
+        return Bundle(content=other.content[:at] + old + other.content[at + size :], parts={}, order=other.order)
+
+    monkeypatch.setattr(lsan.export.export, "make_bundle", wrong)
+    with pytest.raises(BundleError, match=r"off by|recommends"):
+        export_bundle(small_run, tmp_path / "model.lsan")
+    assert (tmp_path / "model.lsan").read_text() == "what was there before"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.lsan"]
+
+
+def test_test_vectors_are_no_users(small_run: Path, small_shop: Dataset) -> None:
+    file = BundleFile.parse(make_bundle(load_run(small_run, device=CPU)).content)
+    rows = {tuple(row[row > 0].tolist()) for row in file.tensors["check.items"] if (row > 0).sum() > 2}
+    users = {
+        tuple(small_shop.items[begin:end].tolist())
+        for begin, end in zip(small_shop.offsets[:-1], small_shop.offsets[1:], strict=True)
+    }
+    assert rows
+    assert not rows & users
+
+
+def test_the_commands(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "model.lsan")
+    assert main(["export", str(small_run), "--out", path]) == 0
+    printed = capsys.readouterr().out
+    assert "histories of test cases" in printed
+    assert "nDCG@10" in printed
+    assert f"written {path}" in printed
+    assert main(["verify", path]) == 0
+    assert "whole" in capsys.readouterr().out
+    assert main(["inspect", path]) == 0
+    assert "60 items" in (shown := capsys.readouterr().out)
+    assert f"{(tmp_path / 'model.lsan').stat().st_size:,}" in shown
+    assert main(["inspect", path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["width"] == 8
+    first = str(Recommender.load(path).vocabulary.ids[0])
+    assert main(["recommend", path, "--history", first, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["recommendations"]) == 10
+    out = str(tmp_path / "recs.parquet")
+    dataset = load_run(small_run, device=CPU).header.dataset["path"]
+    assert main(["batch", path, "--histories", dataset, "--out", out]) == 0
+    assert "120 users" in capsys.readouterr().out
+    (tmp_path / "cut.lsan").write_bytes((tmp_path / "model.lsan").read_bytes()[:5000])
+    for command in ("verify", "inspect"):
+        assert main([command, str(tmp_path / "cut.lsan")]) == 2
+        assert "cut.lsan" in capsys.readouterr().err
+
+
+def test_verify_finds_another_answer(small_run: Path) -> None:
+    content = make_bundle(load_run(small_run, device=CPU)).content
+    file = BundleFile.parse(content)
+    at = content.index(file.tensors["check.scores"].tobytes())
+    changed = content[:at] + np.float32(5).tobytes() + content[at + 4 :]
+    recommender = Recommender(changed)
+    with pytest.raises(BundleError, match="test vector 0"):
+        verify_vectors(recommender.file, recommender.engine)
