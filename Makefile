@@ -53,6 +53,10 @@ unit: environment ## tests: pytest
 	@echo '== pytest'
 	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
+.PHONY: wheel
+wheel: environment ## a wheel with the native engine, in dist/
+	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 .PHONY: format
 format: environment ## rewrite the code in the project's style
 	@$(BIN)/python -m ruff check --fix --quiet . && $(BIN)/python -m ruff format --quiet .

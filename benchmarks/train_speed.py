@@ -139,10 +139,11 @@ def python_of(contender: Contender, folder: Path) -> Path:
     wanted = f"{options}\n{requirements.read_text()}"
     if not stamp.exists() or stamp.read_text() != wanted:
         print(f"making {environment} (this may take minutes)", flush=True)
-        torch = next(line for line in requirements.read_text().splitlines() if line.startswith("torch=="))
+        torch = [line for line in requirements.read_text().splitlines() if line.startswith("torch==")]
         install = [str(python), "-m", "pip", "--no-input", "--disable-pip-version-check", "install", "--quiet"]
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(environment)], check=True)
-        subprocess.run([*install, torch, *shlex.split(options)], check=True)
+        if torch:
+            subprocess.run([*install, *torch, *shlex.split(options)], check=True)
         subprocess.run([*install, "--requirement", str(requirements)], check=True)
         stamp.write_text(wanted)
     return python

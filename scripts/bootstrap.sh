@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 say() { printf 'bootstrap: %s\n' "$*"; }
 fail() { printf 'bootstrap: error: %s\n' "$@" >&2; exit 1; }
 
-# need COMMAND PACKAGE: for a tool that lsan's build will call, e.g. `need cc build-essential` once there is C in it.
+# need COMMAND PACKAGE: for a tool that lsan cannot do without.
 need() {
     command -v "$1" >/dev/null || fail "'$1' is missing; it comes with the Debian/Ubuntu package '$2': apt-get install $2"
 }
@@ -56,7 +56,10 @@ identity() {
     .venv/bin/python -I -c 'import sys; print(sys.prefix, "%d.%d" % sys.version_info[:2])' 2>/dev/null || echo unusable
 }
 
-sources() { cat pyproject.toml constraints.txt scripts/bootstrap.sh | sha256sum | cut -d ' ' -f 1; }
+sources() {
+    cat pyproject.toml constraints.txt scripts/bootstrap.sh setup.py src/lsan/runtime/_native/*.{c,h,inc,pyx} |
+        sha256sum | cut -d ' ' -f 1
+}
 
 stamp=.venv/lsan-installed
 made_identity='' made_options='' made_sources=''
@@ -105,8 +108,10 @@ install "$torch" $options || fail "installing PyTorch failed, see above" \
     "for a build for other hardware, pass TORCH_PIP_OPTIONS (make help tells how)"
 
 say "installing lsan with the versions of constraints.txt"
-install --constraint constraints.txt setuptools || fail "installing setuptools failed, see above"
+install --constraint constraints.txt setuptools cython || fail "installing setuptools and cython failed, see above"
 # Without build isolation, the build too uses the pinned setuptools, and is not downloaded again.
+command -v cc >/dev/null || say "no C compiler (cc): lsan will recommend from bundles with NumPy, many times slower;" \
+    "with the Debian/Ubuntu package 'build-essential', make clean-environment and this again, it has its native engine"
 install --constraint constraints.txt --no-build-isolation --editable '.[dev]' || fail "installing lsan failed, see above"
 .venv/bin/python -m pip --disable-pip-version-check check >/dev/null ||
     fail "the installed packages contradict each other: $(.venv/bin/python -m pip --disable-pip-version-check check 2>&1)"

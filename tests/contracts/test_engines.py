@@ -18,12 +18,15 @@ from lsan.runs import Run
 from lsan.runtime.engine import Engine, make_engine
 from lsan.runtime.file import BundleFile
 from lsan.runtime.verify import verify_vectors
-from small_networks import ASKED, HOUR, ITEMS, NETWORKS, ROWS, histories_of, name_of, network_of, run_of
+from small_networks import ASKED, HOUR, NETWORKS, ROWS, histories_of, name_of, network_of, run_of
 
 #: None is float32.
 PRECISIONS = (None, QuantisationConfig(weights=8, table=8), QuantisationConfig(weights=4, table=4))
 
 ENGINES = ("numpy", "native")
+
+#: An item that no history here has.
+NOT_OFFERED = 13
 
 
 def has_native() -> bool:
@@ -40,7 +43,7 @@ def settled_run(config: ModelConfig, precision: QuantisationConfig | None) -> Ru
         rounded.config = quantised
         rounded.load_state_dict(unpack(pack(state, quantised), state, quantised))
         network = rounded
-    network.offered[4] = False
+    network.offered[NOT_OFFERED - 1] = False
     run = run_of(config)
     header = msgspec.structs.replace(run.header.recipe, model=quantised)
     return Run(
@@ -91,12 +94,13 @@ def test_scores_are_the_networks(config: ModelConfig, precision: Any, kind: str)
 def test_a_session_equals_the_whole_history(config: ModelConfig, kind: str) -> None:
     bundle = make_bundle(settled_run(config, None))
     engine = engine_of(bundle, kind)
+    offered = [index + 1 for index, item in enumerate(bundle.order.tolist()) if item != NOT_OFFERED]
     session = engine.session()
     random = np.random.default_rng(3)
     items: list[int] = []
     times: list[int] = []
     for step in range(2 * config.history + 3):  # past the window too
-        items.append(int(random.integers(1, ITEMS + 1)))
+        items.append(int(random.choice(offered)))
         times.append((1000 + 31 * step) * HOUR if step % 4 else -1)
         session.append(items[-1], times[-1])
         if step % 3 == 1:  # several events at once as well

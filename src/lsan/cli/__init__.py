@@ -28,7 +28,7 @@ COMMANDS = {
     "batch": "recommend for every user of a log, from an exported file",
     "recommend": "recommend items for one history",
     "describe": "list the parts of a trained model with shapes and bytes",
-    "demo": "simulate, prepare, train, evaluate and recommend, in one go",
+    "demo": "simulate, prepare, train, evaluate, export and recommend, in one go",
 }
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lsan.cli.console import add_device_arguments, training_observer, use_device
 from lsan.cli.describe import parts_table
+from lsan.cli.export import show
 from lsan.cli.prepare import summary_lines
 from lsan.cli.recommend import recommendations_table
 from lsan.cli.terminal import console, plain_table, ranking_progress
@@ -22,10 +23,11 @@ from lsan.data.splits import Split
 from lsan.evaluation.ranking import Scorer
 from lsan.evaluation.report import Report
 from lsan.experiment import evaluate, load_for_evaluation, start_run
+from lsan.export.export import export_bundle
 from lsan.files import refuse_existing
 from lsan.models.baselines import Markov, Popularity
-from lsan.recommender import Recommender
 from lsan.runs import MODEL
+from lsan.runtime import Recommender
 
 #: Causal, for speed. One full table: 2,000 items hardly need a smaller one, and digits of an index cannot tell the
 #: kinds and styles of this shop apart (docs/log.md).
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Simulate, prepare, train, evaluate and recommend; print all of it. A demo of before is replaced.
+    """Simulate, prepare, train, evaluate, export and recommend; print all of it. A demo of before is replaced.
 
     Raises:
         LsanError: when `--out` holds something that is not a demo.
@@ -99,9 +101,16 @@ def run(args: argparse.Namespace) -> None:
     out.print(parts_table(run.network))
     out.print(f"{MODEL}: {(folder / 'run' / MODEL).stat().st_size:,} bytes")
 
-    out.rule("6. lsan recommend", align="left")
+    out.rule("6. lsan export", align="left")
+    bundle = folder / "model.lsan"
+    with ranking_progress() as progress:
+        show(out, export_bundle(folder / "run", bundle, dataset=dataset, progress=progress))
+    out.print(f"{bundle}: all that recommending takes, without torch")
+
+    out.rule("7. lsan recommend", align="left")
+    recommender = Recommender.load(bundle)
     for case in SHOWN_CASES:
-        _show_user(out, Recommender(run), dataset, split, case)
+        _show_user(out, recommender, dataset, split, case)
     out.print(f"done in {time.monotonic() - started:.0f} s; everything is in {folder}/")
 
 

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from rich.console import Console
+
 from lsan.cli.inspect import parts_table
 from lsan.cli.terminal import console, plain_table, ranking_progress
 from lsan.data.dataset import Dataset
@@ -26,21 +28,23 @@ def run(args: argparse.Namespace) -> None:
     dataset = None if args.dataset is None else Dataset.open(args.dataset)
     with ranking_progress() as progress:
         exported = export_bundle(args.folder, args.out, dataset=dataset, progress=progress)
-    out = console()
+    show(console(), exported)
+    console().print(f"written {args.out}")
+
+
+def show(out: Console, exported: Exported) -> None:
+    """Bytes by part, and what the file was found to do."""
     out.print(parts_table(exported.parts))
     out.print()
     for line in _findings(exported):
         out.print(line)
     if exported.report is not None:
         table = plain_table("test, by the file itself", "HR@10", "nDCG@10")
-        for name, policy in (
-            ("unseen items only", exported.report.unseen_items),
-            ("all items", exported.report.all_items),
-        ):
+        policies = {"unseen items only": exported.report.unseen_items, "all items": exported.report.all_items}
+        for name, policy in policies.items():
             figures = [policy.accuracy[metric] for metric in ("HR@10", "nDCG@10")]
             table.add_row(name, *(f"{one.mean:.4f} [{one.low:.4f}, {one.high:.4f}]" for one in figures))
         out.print(table)
-    out.print(f"written {args.out}")
 
 
 def _findings(exported: Exported) -> list[str]:

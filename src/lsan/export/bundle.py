@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lsan.config import recipe_to
+from lsan.config import Recipe, recipe_to
 from lsan.data.windows import Window
 from lsan.errors import ConfigError
 from lsan.export.program import Parameter, Program, program_of
@@ -22,7 +22,7 @@ from lsan.runs import Run
 from lsan.runtime.file import PARTS, SCHEMA, Array, IntArray
 
 #: Made-up histories in a bundle, their longest, and how many of their best items are kept.
-CHECKS, CHECK_LENGTH, CHECK_BEST = 8, 20, 10
+CHECKS, CHECK_LENGTH, CHECK_BEST = 8, 16, 10
 
 #: How far a right engine's scores may be from the network's, as a share of the largest absolute score.
 TOLERANCE = 1e-4
@@ -82,18 +82,30 @@ def make_bundle(run: Run, *, metrics: dict[str, Any] | None = None) -> Bundle:
             "lsan": version("lsan"),
             "torch": torch.__version__,
             "dataset": {name: entry for name, entry in run.header.dataset.items() if name != "path"},
-            "recipe": recipe_to(recipe),
+            "recipe": _beyond(recipe_to(recipe), recipe_to(Recipe())),
             "metrics": metrics or {},
         },
     }
-    text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-    tensors["manifest"] = np.frombuffer(text, dtype=np.uint8)
-    content = _safetensors(tensors)
+    content = bundle_bytes(tensors, manifest)
     parts = dict.fromkeys(PARTS, 0)
     for name, tensor in tensors.items():
         parts[next(part for part, begins in PARTS.items() if name.startswith(begins))] += tensor.nbytes
     parts["header"] = len(content) - sum(parts.values())
     return Bundle(content=content, parts={part: size for part, size in parts.items() if size}, order=order)
+
+
+def _beyond(table: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """What a recipe says beyond the defaults; reading it gives the same recipe."""
+    found = {}
+    for name, entry in table.items():
+        other = default.get(name)
+        if isinstance(entry, dict) and isinstance(other, dict) and entry.get("kind") == other.get("kind"):
+            inside = _beyond(entry, other)
+            if inside:
+                found[name] = ({"kind": entry["kind"]} if "kind" in entry else {}) | inside
+        elif entry != other:
+            found[name] = entry
+    return found
 
 
 def _order(network: Network) -> IntArray:
@@ -221,17 +233,20 @@ def _checks(network: Network, order: IntArray, *, timed: bool) -> dict[str, Arra
         scores = network.scores(Histories.of(window, np.zeros(CHECKS, dtype=np.int64))).numpy()[:, order - 1]
     scores[:, ~network.offered.numpy()[order - 1]] = -np.inf
     best = np.argsort(-scores, axis=1, kind="stable")[:, : min(CHECK_BEST, len(offered))]
+    of_times = {"check.times": times, "check.asked": asked} if timed else {}
     return {
         "check.items": items.astype(np.int32),
-        "check.times": times,
-        "check.asked": asked,
+        **of_times,
         "check.top": (best + 1).astype(np.int32),
         "check.scores": np.take_along_axis(scores, best, 1),
     }
 
 
-def _safetensors(tensors: dict[str, Array]) -> bytes:
-    """The file. Written here, since the safetensors library orders its metadata by chance."""
+def bundle_bytes(tensors: dict[str, Array], manifest: dict[str, Any]) -> bytes:
+    """The file of these tensors and this manifest, which is added to the tensors. Written here, since the safetensors
+    library orders its metadata by chance."""
+    text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    tensors["manifest"] = np.frombuffer(text, dtype=np.uint8)
     header: dict[str, Any] = {"__metadata__": {"format": "lsan", "schema": SCHEMA}}
     pieces, place = [], 0
     for name in sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name)):  # so that all are aligned
@@ -240,6 +255,6 @@ def _safetensors(tensors: dict[str, Array]) -> bytes:
         header[name] = {"dtype": _KINDS[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": ends}
         pieces.append(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
         place += tensor.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *pieces])
+    start = json.dumps(header, separators=(",", ":")).encode()
+    start += b" " * (-len(start) % 8)
+    return b"".join([len(start).to_bytes(8, "little"), start, *pieces])

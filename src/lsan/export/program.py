@@ -90,6 +90,7 @@ class _Writer:
         self.operations: list[dict[str, Any]] = []
         self.parameters: dict[str, Parameter] = {}
         self.reads_times = False
+        self._short: dict[str, str] = {}
         self._state = settled_state(network)
         self._bits = matrix_bits(self._state, network.config)
         self._names = {id(module): name for name, module in network.named_modules()}
@@ -99,20 +100,26 @@ class _Writer:
         return len(self.operations) - 1
 
     def parameter(self, name: str, change: Callable[[Tensor], Tensor] | None = None) -> str:
-        """The network's tensor of that name, or some of it or in another order, as a parameter of the program."""
-        if name not in self.parameters:
+        """The network's tensor of that name, or some of it or in another order, as a parameter of the program. Gives
+        the parameter's name: a short one, since a program names each a few times."""
+        if name not in self._short:
             values, bits = self._state[name].float(), self._bits.get(name)
             found = Parameter(values=values)
             if bits is not None:
                 scales = scales_of(values, bits)
                 found = Parameter(values=quantise(values, scales, bits), bits=bits, scales=scales)
-            self.parameters[name] = found if change is None else found.changed(change)
-        return name
+            self._add(name, found if change is None else found.changed(change))
+        return self._short[name]
 
     def computed(self, name: str, values: Tensor) -> str:
         """A parameter that is no tensor of the network's, but follows from some."""
-        self.parameters[name] = Parameter(values=values.detach().float().cpu().contiguous())
-        return name
+        self._add(name, Parameter(values=values.detach().float().cpu().contiguous()))
+        return self._short[name]
+
+    def _add(self, name: str, parameter: Parameter) -> None:
+        of_items = name.startswith(("table.", "untied"))
+        self._short[name] = name if of_items else f"e{len(self.parameters)}"
+        self.parameters[self._short[name]] = parameter
 
     def name_of(self, module: nn.Module, tensor: str) -> str:
         return f"{self._names[id(module)]}.{tensor}"
@@ -123,11 +130,11 @@ class _Writer:
         self, x: int, weight: str, *, bias: bool = True, begin: int = 0, end: int | None = None,
         transposed: bool = False, activation: str = "none",
     ) -> int:  # fmt: skip
-        self.parameter(weight)
+        short = self.parameter(weight)
         if end is None:
-            end = 0 if transposed else len(self.parameters[weight].values)
+            end = self.parameters[short].values.shape[1 if transposed else 0]
         return self.write(
-            "linear", x, weight=weight, begin=begin, end=end, transposed=transposed, activation=activation,
+            "linear", x, weight=short, begin=begin, end=end, transposed=transposed, activation=activation,
             bias=self.parameter(weight.removesuffix("weight") + "bias") if bias else None,
         )  # fmt: skip
 

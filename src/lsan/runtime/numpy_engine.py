@@ -431,7 +431,8 @@ def _linear(engine: NumpyEngine, entry: dict[str, Any], read: list[_Operation]) 
     x, weight = _one(read), engine.file.floats(entry.get("weight"), 2)
     bias = None if entry.get("bias") is None else engine.file.floats(entry["bias"], 1)
     if _flag(entry, "transposed"):
-        _expect(entry.get("begin") == entry.get("end") == 0, "transposed, begin and end should be 0")
+        whole_matrix = entry.get("begin") == 0 and entry.get("end") == weight.shape[1]
+        _expect(whole_matrix, f"transposed, begin and end should be 0 and {weight.shape[1]}")
         matrix = weight
     else:
         begin = whole(entry, "begin", 0, len(weight) - 1, "linear")

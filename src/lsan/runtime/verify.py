@@ -15,8 +15,9 @@ def verify_vectors(file: BundleFile, engine: Engine) -> float:
             score is off by more than the bundle's tolerance, or an item that should not be among the best is.
     """
     items = file.tensor("check.items", np.int32, (None, None))
-    times = file.tensor("check.times", np.int64, items.shape)
-    asked = file.tensor("check.asked", np.int64, items.shape[:1])
+    if engine.timed:
+        times = file.tensor("check.times", np.int64, items.shape)
+        asked = file.tensor("check.asked", np.int64, items.shape[:1])
     top = file.tensor("check.top", np.int32, (len(items), None))
     scores = file.tensor("check.scores", np.float32, top.shape)
     if top.size == 0 or items.min(initial=0) < 0 or top.min() < 1 or max(items.max(), top.max()) > engine.items:

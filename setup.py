@@ -1,0 +1,28 @@
+"""The extension in C. Everything else is in pyproject.toml; without a compiler the package installs without it."""
+
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+NATIVE = "src/lsan/runtime/_native"
+SOURCES = ["json.c", "reader.c", "encoder.c", "topk.c", "kernels.c", "many.c"]
+HEADERS = ["lsan.h", "internal.h", "json.h", "kernels.inc"]
+
+try:
+    from Cython.Build import cythonize
+except ImportError:
+    extensions = []
+else:
+    engine = Extension(
+        "lsan.runtime._native.engine",
+        [f"{NATIVE}/engine.pyx", *(f"{NATIVE}/{name}" for name in SOURCES)],
+        depends=[f"{NATIVE}/{name}" for name in HEADERS],
+        include_dirs=[NATIVE],
+        extra_compile_args=["-O3", "-std=c11", "-fno-math-errno", "-fvisibility=hidden", "-pthread"],
+        extra_link_args=["-pthread"],
+        optional=True,
+    )
+    Path("build").mkdir(exist_ok=True)
+    extensions = cythonize([engine], build_dir="build/cython", language_level=3)
+
+setup(ext_modules=extensions)

@@ -1,0 +1,1 @@
+"""The engine in C, where it was built: see `lsan.runtime._native.engine`."""
