@@ -18,8 +18,8 @@ else:
         [f"{NATIVE}/engine.pyx", *(f"{NATIVE}/{name}" for name in SOURCES)],
         depends=[f"{NATIVE}/{name}" for name in HEADERS],
         include_dirs=[NATIVE],
-        extra_compile_args=["-O3", "-std=c11", "-fno-math-errno", "-fvisibility=hidden", "-pthread"],
-        extra_link_args=["-pthread"],
+        extra_compile_args=["-O3", "-std=c11", "-fno-math-errno", "-fvisibility=hidden", "-pthread", "-g0"],
+        extra_link_args=["-pthread", "-Wl,-s"],
         optional=True,
     )
     Path("build").mkdir(exist_ok=True)

@@ -253,11 +253,12 @@ def bundle_of(codes: npt.NDArray[np.uint8], rows: npt.NDArray[np.float32]) -> by
         "table.weight": rows.reshape(TABLES * ROWS, -1),
         "table.bias": pack_bits(np.full(items, 128), 8),
         "table.bias.scale": np.ones(1, dtype=np.float16),
-        "popularity.items": np.zeros(0, dtype=np.int32),
-        "popularity.counts": np.zeros(0, dtype=np.int32),
+        "popularity.items": np.zeros(0, dtype=np.uint8),
+        "popularity.counts": np.zeros(0, dtype=np.uint8),
     }
     manifest = {
         "items": items, "history": 8, "width": WIDTH, "timed": False, "exclude_seen": True, "categories": 0,
+        "popular": 0, "popular_bits": 1,
         "quantised": {"table.bias": {"shape": [items], "bits": 8}},
         "table": {
             "kind": "codes", "weight": "table.weight", "rows": [ROWS] * TABLES,

@@ -60,7 +60,7 @@ def make_bundle(run: Run, *, metrics: dict[str, Any] | None = None) -> Bundle:
     for name, parameter in program.parameters.items():
         tensors |= _parameter(name, _in_order(name, parameter, program, network, order), quantised)
     table = _table(network, tensors, order)
-    tensors |= _popularity(network, order)
+    popular, popular_bits = _popularity(network, order, tensors)
     if not network.offered.all():
         tensors["offered"] = pack_bits(network.offered.numpy()[order - 1].astype(np.int64), 1)
     tensors |= _vocabulary(run, order)
@@ -73,6 +73,8 @@ def make_bundle(run: Run, *, metrics: dict[str, Any] | None = None) -> Bundle:
         "timed": timed,
         "exclude_seen": recipe.exclude_seen,
         "categories": len(run.catalogue.category_names),
+        "popular": popular,
+        "popular_bits": popular_bits,
         "quantised": quantised,
         "table": table,
         "program": program.operations,
@@ -174,13 +176,14 @@ def _table(network: Network, tensors: dict[str, Array], order: IntArray) -> dict
     return {"kind": "vectors", "weight": "table.weight"}
 
 
-def _popularity(network: Network, order: IntArray) -> dict[str, Array]:
-    counts = network.popularity.numpy()[order - 1]
+def _popularity(network: Network, order: IntArray, tensors: dict[str, Array]) -> tuple[int, int]:
+    """The manifest's `popular` and `popular_bits`; adds the tensors."""
+    counts = network.popularity.numpy()[order - 1].astype(np.int64)
     places = np.flatnonzero(counts)
-    return {
-        "popularity.items": (places + 1).astype(np.int32),
-        "popularity.counts": counts[places].astype(np.int32),
-    }
+    bits = max(1, int(counts.max()).bit_length())
+    tensors["popularity.items"] = pack_bits(places + 1, len(order).bit_length())
+    tensors["popularity.counts"] = pack_bits(counts[places], bits)
+    return len(places), bits
 
 
 def _vocabulary(run: Run, order: IntArray) -> dict[str, Array]:

@@ -79,11 +79,11 @@ class NumpyEngine:
         if "offered" in file.tensors:
             self.offered = file.packed("offered", 1, self.items).astype(bool)
         self._popularity = np.zeros(self.items, dtype=np.float32)
-        places = file.tensor("popularity.items", np.int32, (None,)).astype(np.int64)
-        counts = file.tensor("popularity.counts", np.int32, (len(places),))
-        if len(places) and not ((np.diff(places) > 0).all() and places[0] >= 1 and places[-1] <= self.items):
+        popular = whole(manifest, "popular", 0, self.items, "the manifest")
+        places = file.packed("popularity.items", self.items.bit_length(), popular)
+        counts = file.packed("popularity.counts", whole(manifest, "popular_bits", 1, 31, "the manifest"), popular)
+        if popular and not ((np.diff(places) > 0).all() and places[0] >= 1 and places[-1] <= self.items):
             raise BundleError("popularity.items: not increasing, or out of range")
-        _expect(bool((counts >= 0).all()), "popularity.counts: negative")
         self._popularity[places - 1] = np.log(counts.astype(np.float64) + 1)
 
     @property

@@ -138,6 +138,8 @@ class Bundle:
             "table": self.table,
             "program": self.program,
             "output": self.output,
+            "popular": len(self.popular),
+            "popular_bits": 31,
             "tolerance": 1e-4,
             "provenance": {"text": "made \u00fcp"},
         }
@@ -147,8 +149,10 @@ class Bundle:
         tensors = dict(self.tensors)
         text = json.dumps(self.manifest()).encode() if manifest is None else manifest
         tensors["manifest"] = np.frombuffer(text, dtype=np.uint8)
-        tensors["popularity.items"] = np.array([item for item, _ in self.popular], dtype=np.int32)
-        tensors["popularity.counts"] = np.array([count for _, count in self.popular], dtype=np.int32)
+        tensors["popularity.items"] = packed(
+            np.array([item for item, _ in self.popular], dtype=np.int64), self.items.bit_length()
+        )
+        tensors["popularity.counts"] = packed(np.array([count for _, count in self.popular], dtype=np.int64), 31)
         if not self.offered.all():
             tensors["offered"] = packed(self.offered, 1)
         return save(tensors, metadata={"format": "lsan", "schema": "1"})
@@ -169,7 +173,7 @@ class Bundle:
 
     def vector(self, item: int) -> Array:
         if self.table["kind"] == "vectors":
-            return self.values[self.table["weight"]][item - 1].astype(np.float64)
+            return np.asarray(self.values[self.table["weight"]][item - 1], dtype=np.float64)
         return np.asarray(self.pieces(item).sum(0))
 
     def window(self, items: Array, times: Array | None) -> tuple[list[int], list[int]]:
@@ -205,10 +209,8 @@ class Bundle:
             case "items":
                 if not x:
                     return np.asarray(np.stack([self.vector(v) for v in events]) * o["factor"])
-                return (
-                    np.stack([self.in_context(v, r, value["attention"]) for v, r in zip(events, x[0], strict=True)])
-                    * o["factor"]
-                )
+                vectors = [self.in_context(v, r, value["attention"]) for v, r in zip(events, x[0], strict=True)]
+                return np.asarray(np.stack(vectors) * o["factor"])
             case "rows":
                 return self.rows(o, value["table"], x, events, when, asked)
             case "constant":

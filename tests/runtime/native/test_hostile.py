@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from native_bundles import Bundle, transformer
+from native_bundles import Bundle, packed, transformer
 from safetensors.numpy import load
 
 engine = pytest.importorskip("lsan.runtime._native.engine")
@@ -155,10 +155,9 @@ def test_wrong_manifests(change: Callable[[dict[str, Any]], object], reason: str
         ("p3", np.full((3, 6), 1, np.float32), "4 rows or more"),
         ("codes", np.zeros(16, np.uint8), "codes should have 15 bytes"),
         ("offered", np.array([255, 255, 255], np.uint8), "not filled with zeros"),
-        ("popularity.items", np.array([2, 2], np.int32), "increasing"),
-        ("popularity.items", np.array([2, 21], np.int32), "increasing"),
-        ("popularity.counts", np.array([2, -1], np.int32), "negative"),
-        ("popularity.counts", np.array([2], np.int32), "same length"),
+        ("popularity.items", packed(np.array([2, 2]), 5), "increasing"),
+        ("popularity.items", packed(np.array([2, 21]), 5), "increasing"),
+        ("popularity.counts", packed(np.array([2]), 31), "should have 8 bytes"),
         ("manifest", None, "manifest"),
         ("manifest", np.frombuffer(b"[]", np.uint8), "not a JSON object"),
         ("manifest", np.frombuffer(b'{"a": "\xff"}', np.uint8), "not JSON"),

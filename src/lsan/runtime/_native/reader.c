@@ -701,21 +701,21 @@ static int by_score(const void *a, const void *b) {
 
 static bool read_popularity(reader *r) {
     lsan_model *m = r->model;
-    const tensor *items = find_named(r, "popularity.items"), *counts = find_named(r, "popularity.counts");
-    REQUIRE(
-        items && counts && items->type == TYPE_I32 && counts->type == TYPE_I32 && items->dim_count == 1 &&
-            counts->dim_count == 1 && items->count == counts->count && items->count <= m->items,
-        "popularity.items and popularity.counts are not two I32 tensors of the same length"
-    );
-    uint32_t n = (uint32_t)items->count;
+    int64_t listed, bits;
+    const uint8_t *items, *counts;
+    TRY(get_integer(r, 0, "popular", 0, m->items, &listed));
+    TRY(get_integer(r, 0, "popular_bits", 1, 31, &bits));
+    uint32_t n = (uint32_t)listed, item_bits = 0;
+    while (m->items >> item_bits) item_bits++;
+    TRY(get_whole(r, "popularity.items", n, item_bits, &items));
+    TRY(get_whole(r, "popularity.counts", n, (uint32_t)bits, &counts));
     uint32_t *known;
     ranked *order;
     TRY((known = hold(r, n, sizeof *known)) && (order = hold(r, n, sizeof *order)));
     uint32_t before = 0, used = 0;
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t item = u32_at(items->data + 4 * i), count = u32_at(counts->data + 4 * i);
+        uint32_t item = lsan_packed_number(items, item_bits, i), count = lsan_packed_number(counts, (uint32_t)bits, i);
         REQUIRE(item > before && item <= m->items, "popularity.items are not increasing items");
-        REQUIRE(count <= INT32_MAX, "popularity.counts has a negative number");
         before = item;
         if (count == 0) continue;
         known[used] = item;

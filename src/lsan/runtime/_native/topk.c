@@ -354,7 +354,7 @@ static void rank_popular(search *q) {
     }
 }
 
-enum { PLAIN_BELOW = 2048, INDEX_FROM = 1 << 18 };
+enum { PLAIN_BELOW = 2048, INDEX_FROM = 1 << 20 };
 
 static void rank_codes(search *q, const float *hidden, lsan_method method) {
     const lsan_model *m = q->model;
