@@ -4,7 +4,8 @@
 
 Teachers are finished runs with full item tables on that dataset, such as those in runs/accuracy-DATASET/runs/. Trains
 into runs/frontier-DATASET/ (what is there is used), evaluates each model on the test cases once, and keeps it in
-benchmarks/results/frontier-DATASET.json, with a picture. Bytes are those of the model file: all but ids and titles.
+benchmarks/results/frontier-DATASET.json, with a picture. Bytes are those of the exported file without ids, titles and
+categories.
 """
 
 import argparse
@@ -19,9 +20,10 @@ from lsan.compression.compress import Compression, Plan
 from lsan.config import Recipe, recipe_from, recipe_to
 from lsan.evaluation.report import Report
 from lsan.experiment import Observer, evaluate, make_split
+from lsan.export.bundle import shipped_bytes
 from lsan.files import write_atomically
 from lsan.pictures import Point, accuracy_picture
-from lsan.runs import MODEL, load_run
+from lsan.runs import load_run
 from provenance import ROOT, provenance
 
 #: Plans of `lsan compress`.
@@ -72,7 +74,7 @@ def main() -> None:
         report: Report = evaluate(run.network, dataset, split, run.header, "test", device=device)
         policy = report.all_items if repeats else report.unseen_items
         models[name] = {
-            "bytes": (run_folder / MODEL).stat().st_size,
+            "bytes": shipped_bytes(run),
             "validation nDCG@10": run.header.progress["validation nDCG@10"],
             **{key: [one.mean, one.low, one.high] for key, one in policy.accuracy.items() if key.endswith("@10")},
             "recipe": recipe_to(run.header.recipe),

@@ -228,6 +228,8 @@ class QuantisationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Bits of the encoder's matrices."""
     table: Literal[4, 8] = 8
     """Bits of the numbers of the item table."""
+    bias: Literal[4, 8] = 8
+    """Bits of the items' biases."""
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

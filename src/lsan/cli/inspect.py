@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from lsan.cli.terminal import console, plain_table, readable
-from lsan.runtime.file import PARTS, read_bundle
+from lsan.runtime.file import PARTS, VOCABULARY, read_bundle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def parts_table(parts: Mapping[str, int]) -> Table:
     for part, size in parts.items():
         table.add_row(part, f"{size:,}")
     whole = sum(parts.values())
-    table.add_row("all but ids, titles, categories", f"{whole - parts.get('ids, titles, categories', 0):,}")
+    table.add_row(f"all but {VOCABULARY}", f"{whole - parts.get(VOCABULARY, 0):,}")
     table.add_row("the file", f"{whole:,}")
     return table
 

@@ -49,7 +49,7 @@ class Plan:
     table_bits: int = 8
     """Bits of the numbers of the item table."""
     weights: int = 4
-    """Bits of the encoder's weights."""
+    """Bits of the encoder's weights and of the items' biases."""
 
     @property
     def name(self) -> str:
@@ -64,7 +64,7 @@ class Plan:
             content["model"]["table"] = {
                 "kind": "coded", "codes": self.codes, "tables": self.tables, "rows": self.rows
             }  # fmt: skip
-        content["model"]["quantisation"] = {"weights": self.weights, "table": self.table_bits}
+        content["model"]["quantisation"] = {"weights": self.weights, "table": self.table_bits, "bias": self.weights}
         content["training"] |= {"epochs": 4, "patience": 4, "decay": "linear"}
         return recipe_from(content, where=self.name)
 

@@ -19,7 +19,7 @@ from lsan.models.item_tables.hashed import HashedTable
 from lsan.models.network import Network
 from lsan.models.quantisation import dequantise, pack_bits, scale_count
 from lsan.runs import Run
-from lsan.runtime.file import PARTS, SCHEMA, Array, IntArray
+from lsan.runtime.file import PARTS, SCHEMA, VOCABULARY, Array, IntArray
 
 #: Made-up histories in a bundle, their longest, and how many of their best items are kept.
 CHECKS, CHECK_LENGTH, CHECK_BEST = 8, 16, 10
@@ -94,6 +94,12 @@ def make_bundle(run: Run, *, metrics: dict[str, Any] | None = None) -> Bundle:
         parts[next(part for part, begins in PARTS.items() if name.startswith(begins))] += tensor.nbytes
     parts["header"] = len(content) - sum(parts.values())
     return Bundle(content=content, parts={part: size for part, size in parts.items() if size}, order=order)
+
+
+def shipped_bytes(run: Run) -> int:
+    """Bytes of a run's bundle, all but its `VOCABULARY`."""
+    parts = make_bundle(run).parts
+    return sum(parts.values()) - parts.get(VOCABULARY, 0)
 
 
 def _beyond(table: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

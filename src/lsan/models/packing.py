@@ -43,7 +43,9 @@ def matrix_bits(state: State, config: ModelConfig) -> dict[str, int]:
         if tensor.is_floating_point() and (tensor.dim() > 1 or name == "table.bias"):
             if name in ("table.weight", "untied"):
                 bits[name] = config.quantisation.table
-            elif name in ("table.bias", "table.turn", "encoder.positions.weight") or name.endswith(".kernel"):
+            elif name == "table.bias":
+                bits[name] = config.quantisation.bias
+            elif name in ("table.turn", "encoder.positions.weight") or name.endswith(".kernel"):
                 bits[name] = 8
             else:
                 bits[name] = config.quantisation.weights

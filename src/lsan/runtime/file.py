@@ -17,12 +17,15 @@ SCHEMA = "1"
 #: Longest header and manifest, in bytes.
 HEADER_LIMIT, MANIFEST_LIMIT = 2**20, 2**24
 
+#: The part of a bundle that is the shop's own, whatever the model.
+VOCABULARY = "ids, titles, categories"
+
 #: Parts of a bundle by the beginnings of their tensors' names; the first that fits.
 PARTS = {
     "codes": ("codes", "numbers"),
     "item tables": ("table.", "untied"),
     "popularity": ("popularity.", "offered"),
-    "ids, titles, categories": ("ids.", "titles.", "category_names.", "categories"),
+    VOCABULARY: ("ids.", "titles.", "category_names.", "categories"),
     "test vectors": ("check.",),
     "manifest": ("manifest",),
     "encoder": ("",),
