@@ -1,11 +1,12 @@
 """Mutated bundles through the Python reader: each is refused with BundleError or works, and nothing else happens.
 
-    python benchmarks/fuzz_bundles.py [--files 100000] [--seed 0] [--engine numpy]
+    python benchmarks/fuzz_bundles.py [--files 100000] [--seed 0] [--engine numpy] [--write-seeds DIR]
 
 Mutates bytes, cuts, repeats and swaps pieces, and changes numbers and names in the JSON of header and manifest of small
 bundles of several kinds (dense, product codes, additive codes, digits; with times and categories). Each file that is
 accepted is asked for recommendations. A line tells how many were refused; any other exception, a crash included, ends
 the script with status 1 and leaves the file in `fuzz-failure.lsan`. Memory of the process is limited to 4 GB.
+--write-seeds only writes the unharmed bundles, for scripts/fuzz_native.sh.
 """
 
 import argparse
@@ -66,9 +67,15 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", choices=("numpy", "native"), default="numpy")
+    parser.add_argument("--write-seeds", type=Path)
     arguments = parser.parse_args()
     generator = random.Random(arguments.seed)
     whole = [bundle_of(model, number) for number, model in enumerate(MODELS)]
+    if arguments.write_seeds is not None:
+        arguments.write_seeds.mkdir(parents=True, exist_ok=True)
+        for number, content in enumerate(whole):
+            (arguments.write_seeds / f"{number}.lsan").write_bytes(content)
+        return
     resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
     counts: Counter[str] = Counter()
     for number in range(arguments.files):

@@ -289,27 +289,21 @@ class Recommender:
         return mask
 
     def _answer(self, best: Best, history: Sequence[RawId], indices: list[int]) -> Recommendations:
-        vocabulary = self.vocabulary
-        known = self._offered_of([index for index in indices if index])
+        ids, title_of, category_name = self.vocabulary.ids, self.vocabulary.title_of, self.vocabulary.category_name
         unknown: tuple[RawId, ...] = ()
-        if len(known) < len(indices):
+        if not self._all_offered or 0 in indices:
             unknown = tuple(
                 raw for raw, index in zip(history, indices, strict=True) if not index or not self._offered[index - 1]
             )
         return Recommendations(
             items=tuple(
                 [
-                    Recommendation(
-                        id=vocabulary.ids[index - 1],
-                        title=vocabulary.title_of(index),
-                        category=vocabulary.category_name(index),
-                        score=score,
-                    )
+                    Recommendation(ids[index - 1], title_of(index), category_name(index), score)
                     for index, score in zip(best[0].tolist(), best[1].tolist(), strict=True)
                 ]
             ),
             unknown_ids=unknown,
-            by_popularity=not known,
+            by_popularity=len(unknown) == len(indices),
         )
 
     def _margin(self, items: npt.NDArray[np.int32], stamps: IntArray | None, asked: int, index: int) -> float:

@@ -33,8 +33,8 @@ class Texts(Sequence[str]):
         return len(self._ends)
 
     def __getitem__(self, place: Any) -> Any:
-        begin = int(self._ends[place - 1]) if place else 0
-        return self._bytes[begin : int(self._ends[place])].decode("utf-8")
+        begin = self._ends.item(place - 1) if place else 0
+        return self._bytes[begin : self._ends.item(place)].decode("utf-8")
 
     def all(self) -> list[str]:
         """Every text."""
@@ -96,5 +96,7 @@ class Vocabulary:
 
     def category_name(self, index: int) -> str | None:
         """The category of an item, None where unknown."""
-        category = 0 if self.category_of_item is None else int(self.category_of_item[index - 1])
+        if self.category_of_item is None:
+            return None
+        category = self.category_of_item.item(index - 1)
         return self.category_names[category - 1] if category else None

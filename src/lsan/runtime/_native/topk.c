@@ -268,7 +268,7 @@ static void scan(search *q, uint32_t begin, uint32_t end, uint32_t from, uint8_t
 /* A first threshold, from blocks here and there. */
 static void sample(search *q) {
     const lsan_model *m = q->model;
-    uint64_t wanted = 32 + 4 * (q->k / BLOCK), blocks = m->codes.blocks;
+    uint64_t blocks = m->codes.blocks, wanted = (blocks < 1024 ? 8 : 32) + 4 * (q->k / BLOCK);
     if (wanted > blocks) wanted = blocks;
     for (uint64_t i = 0; i < wanted; i++) {
         float scores[BLOCK];
