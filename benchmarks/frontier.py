@@ -20,7 +20,7 @@ from lsan.compression.compress import Compression, Plan
 from lsan.config import Recipe, recipe_from, recipe_to
 from lsan.evaluation.report import Report
 from lsan.experiment import Observer, evaluate, make_split
-from lsan.export.bundle import shipped_bytes
+from lsan.export.bundle import shipped_parts
 from lsan.files import write_atomically
 from lsan.pictures import Point, accuracy_picture
 from lsan.runs import load_run
@@ -74,7 +74,7 @@ def main() -> None:
         report: Report = evaluate(run.network, dataset, split, run.header, "test", device=device)
         policy = report.all_items if repeats else report.unseen_items
         models[name] = {
-            "bytes": shipped_bytes(run),
+            "bytes": sum(shipped_parts(run).values()),
             "validation nDCG@10": run.header.progress["validation nDCG@10"],
             **{key: [one.mean, one.low, one.high] for key, one in policy.accuracy.items() if key.endswith("@10")},
             "recipe": recipe_to(run.header.recipe),

@@ -11,7 +11,9 @@ import torch
 
 from lsan.config import ContextConfig, ModelConfig, Recipe, SplitConfig, TimeConfig, TrainingConfig, TwinAttentionConfig
 from lsan.data.dataset import Dataset
+from lsan.data.splits import Cases
 from lsan.errors import ConfigError, DataError
+from lsan.evaluation.ranking import Rankings, rank_cases
 from lsan.experiment import (
     Observer,
     choose_device,
@@ -114,3 +116,19 @@ def test_time_signals_need_times_of_day(make_dataset: MakeDataset, times: list[i
     # a context does without
     recipe = msgspec.structs.replace(recipe, model=ModelConfig(width=8, context=ContextConfig()))
     start_run(dataset, recipe, tmp_path / "run", device=CPU, observer=Observer())
+
+
+def test_a_sample_of_the_validation_cases(small_shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked = list[int]()
+
+    def count(network: object, dataset: Dataset, cases: Cases, *rest: object, **options: object) -> Rankings:
+        ranked.append(len(cases))
+        return rank_cases(network, dataset, cases, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("lsan.experiment.rank_cases", count)
+    for most in (None, 7):
+        recipe = msgspec.structs.replace(
+            TEMPORAL, split=SplitConfig(), training=TrainingConfig(epochs=1, batch_size=32, validation_cases=most)
+        )
+        start_run(small_shop, recipe, tmp_path / str(most), device=CPU, observer=Observer())
+    assert ranked == [len(make_split(small_shop, SplitConfig()).validation), 7]

@@ -363,6 +363,9 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """At most this many passes over the training examples."""
     patience: Count = 10
     """Stop after this many epochs without a better validation nDCG@10."""
+    validation_cases: Count | None = None
+    """At most this many validation cases are ranked after an epoch, the same ones each time, spread evenly over all;
+    all of them if not given. For large catalogues with many users."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products in training, those of the encoder and of full cross-entropy and sampled softmax; sums,
     weights and moments stay float32. auto: bfloat16 where the processor multiplies it natively."""

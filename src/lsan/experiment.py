@@ -217,10 +217,13 @@ def _train(
     recipe = header.recipe
     reader = history_reader(dataset, split, header)
     round_in_use(network, matrix_bits(network.state_dict(), recipe.model))
+    cases, most = split.validation, recipe.training.validation_cases
+    if most is not None:
+        cases = cases.spread(most)
 
     def validate(network: Network) -> dict[str, float]:
         rankings = rank_cases(
-            network, dataset, split.validation, reader,
+            network, dataset, cases, reader,
             known_items=split.known_items, device=device, lists=False,
         )  # fmt: skip
         ranks = _selected(rankings, recipe).ranks

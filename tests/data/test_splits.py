@@ -323,3 +323,14 @@ def test_a_dataset_from_its_folder(tmp_path: Path) -> None:
     assert split.known_items is not None
     assert split.known_items.tolist() == [False, True, True, False, False]
     assert rows(leave_one_out(dataset).test) == [(0, 0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("cases", "most", "kept"), [(5, 3, [0, 2, 4]), (5, 5, [0, 1, 2, 3, 4]), (2, 9, [0, 1]), (3, 1, [0])]
+)
+def test_spread_cases(cases: int, most: int, kept: list[int]) -> None:
+    numbers = np.arange(cases)
+    spread = Cases(users=numbers, start=numbers + 10, stop=numbers + 20).spread(most)
+    assert spread.users.tolist() == kept
+    assert (spread.start - 10).tolist() == kept
+    assert (spread.stop - 20).tolist() == kept

@@ -191,3 +191,23 @@ def test_it_agrees_with_plain_counting(
             best = sorted((s for i, s in enumerate(scores, start=1) if i not in left_out), reverse=True)
             assert [scores[item - 1] for item in listed] == best[: len(listed)]
             assert left_out.isdisjoint(listed)
+
+
+def test_a_large_catalogue_is_ranked_in_small_batches(
+    make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset([[1, 2, 3]] * 7, items=20)
+    cases, table = leave_one_out(dataset).test, torch.rand(21, 20).tolist()
+    many, few = ByLastItem(table), ByLastItem(table)
+    reader = HistoryReader(dataset, 50, timed=False, known_items=None)
+
+    def ranks(scorer: ByLastItem) -> list[float]:
+        rankings = rank_cases(
+            scorer, dataset, cases, reader, known_items=None, device=torch.device("cpu"), lists=False
+        )  # fmt: skip
+        return list(rankings.all_items.ranks.tolist())
+
+    expected = ranks(many)
+    monkeypatch.setattr("lsan.evaluation.ranking._SCORES", 70)  # three times 20 items, and some
+    assert ranks(few) == expected
+    assert (many.batches, few.batches) == ([7], [3, 3, 1])

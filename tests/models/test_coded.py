@@ -179,3 +179,12 @@ def test_an_item_that_loses_its_code_takes_the_nearest_free_one() -> None:
     wanted = [torch.zeros(3, 1), torch.zeros(3, 1)]
     # (1, 0) costs 1 but is the third item's; (0, 1) costs 4
     assert distinct(codes, tables, wanted).tolist() == [[0, 0], [0, 1], [1, 0]]
+
+
+def test_groups_of_items_alike_take_turns() -> None:
+    """The group with the lower code chooses first, whatever the order of the items."""
+    tables = torch.tensor([[[0.0], [1.0], [5.0]], [[0.0], [2.0], [9.0]]])
+    codes = torch.tensor([[1, 0], [0, 0], [1, 0], [0, 0]])
+    wanted = [torch.tensor([[1.0], [0.0], [1.0], [0.0]]), torch.zeros(4, 1)]
+    # the nearest to (0, 0) is (1, 0), which is taken, then (0, 1); the nearest to (1, 0) is (0, 0), then (1, 1)
+    assert distinct(codes, tables, wanted).tolist() == [[1, 0], [0, 0], [1, 1], [0, 1]]

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsan.compression.sizes import file_bytes
 from lsan.config import (
     BsaRecConfig,
     CodedTableConfig,
@@ -142,17 +141,6 @@ def test_a_run_of_any_encoder_is_written_and_read(encoder: object, tmp_path: Pat
     scores = load_run(folder, device=torch.device("cpu")).network.scores(HISTORIES)
     assert scores.isfinite().all()
     assert torch.equal(load_run(folder, device=torch.device("cpu")).network.scores(HISTORIES), scores)
-
-
-@pytest.mark.parametrize("table", TABLES, ids=str)
-@pytest.mark.parametrize("quantised", [True, False])
-def test_the_size_is_known_before(table: TableConfig, quantised: bool, tmp_path: Path) -> None:
-    config = model_of(table)
-    if not quantised:
-        config = ModelConfig(regime="prefix", width=16, history=10, table=table, encoder=TwinTransformerConfig())
-    path = write(tmp_path / "run", config) / MODEL
-    parts = file_bytes(Recipe(model=config), ITEMS, categories=12, users=3)
-    assert sum(parts.values()) == pytest.approx(path.stat().st_size, rel=0.01)
 
 
 Change = Callable[[dict[str, torch.Tensor]], object]

@@ -5,15 +5,18 @@ import re
 import sys
 from pathlib import Path
 
+import torch
+
 from lsan.cli.console import add_device_arguments, use_device
 from lsan.cli.terminal import console, plain_table, progress_display, ranking_progress
 from lsan.compression.compress import Compression
-from lsan.compression.report import METRICS, Change, change, parts_of, write_report
+from lsan.compression.report import METRICS, Change, change, write_report
 from lsan.compression.search import Candidate, Tried, candidates, choose_for_loss, choose_for_size
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
 from lsan.experiment import Observer, Part, dataset_of, evaluate, make_split
-from lsan.runs import MODEL, load_run
+from lsan.export.bundle import shipped_parts
+from lsan.runs import load_run
 
 _UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1_000_000, "kib": 1024, "mib": 1024**2}
 
@@ -123,9 +126,10 @@ def _print_tried(tried: Tried) -> None:
 
 
 def _print_report(teacher: Path, chosen: Tried, changes: list[Change]) -> None:
-    out, before = console(), (teacher / MODEL).stat().st_size
+    cpu = torch.device("cpu")
+    out, before = console(), sum(shipped_parts(load_run(teacher, device=cpu)).values())
     table = plain_table("part", "bytes")
-    for part, size in parts_of(chosen.folder / MODEL).items():
+    for part, size in shipped_parts(load_run(chosen.folder, device=cpu)).items():
         table.add_row(part, f"{size:,}")
     out.print(f"\n{chosen.plan.name}: {chosen.size:,} bytes, {before / chosen.size:.1f} times smaller")
     out.print(table)

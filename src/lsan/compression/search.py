@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lsan.compression.compress import Compression, Plan
-from lsan.compression.sizes import file_bytes
+from lsan.compression.sizes import shipped_bytes
 from lsan.config import Recipe
 from lsan.errors import ConfigError
-from lsan.runs import MODEL, RunHeader
+from lsan.export.bundle import shipped_parts
+from lsan.runs import RunHeader, load_run
 
 #: What is tried: every sensible combination of these.
 _WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256)
@@ -34,7 +35,7 @@ class Candidate:
 
     plan: Plan
     size: int
-    """Bytes of its file."""
+    """Bytes of its bundle, all but ids, titles and categories."""
     loss: float
     """Share of accuracy that it should lose, an estimate to order plans by."""
 
@@ -62,7 +63,7 @@ def candidates(
     spectrum = _spectrum(vectors, hidden)
     found = []
     for plan in _plans(recipe, items):
-        size = sum(file_bytes(plan.recipe(recipe), items, categories=categories).values())
+        size = sum(shipped_bytes(plan.recipe(recipe), items, categories=categories).values())
         if plan.codes == "none":
             bits = plan.width * float(plan.table_bits)
         else:
@@ -121,7 +122,7 @@ class Tried:
     folder: Path
     """Its run folder."""
     size: int
-    """Bytes of its model file."""
+    """Bytes of its bundle, likewise."""
     figure: float
     """Its validation nDCG@10."""
 
@@ -176,5 +177,5 @@ def choose_for_loss(
 def _carry_out(compression: Compression, plan: Plan) -> Tried:
     folder = compression.run(plan)
     progress = RunHeader.read(folder).progress
-    size = (folder / MODEL).stat().st_size
+    size = sum(shipped_parts(load_run(folder, device=torch.device("cpu"))).values())
     return Tried(plan=plan, folder=folder, size=size, figure=progress["validation nDCG@10"])

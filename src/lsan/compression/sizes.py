@@ -1,55 +1,83 @@
-"""What a model costs before there is one: bytes of its file, by part."""
+"""What a model's bundle costs before there is a model: bytes by part."""
 
-import json
+from functools import cache
 
+import msgspec
 import torch
 
-from lsan.config import Recipe
+from lsan.config import CodedTableConfig, ComposedTableConfig, ModelConfig, Recipe
+from lsan.data.catalogue import Catalogue
+from lsan.export.bundle import make_bundle
+from lsan.models.item_tables.coded import CodedTable
 from lsan.models.network import Network
-from lsan.models.packing import layout
+from lsan.models.packing import POPULAR, layout, pack, settled_state, unpack
+from lsan.runs import Run, RunHeader, new_network
+from lsan.runtime.file import VOCABULARY, packed_size
 
-#: Parts of a model by the beginnings of their tensors' names; the first that fits.
-PARTS = {
-    "codes": ("table.codes", "table.numbers"),
-    "item tables": ("table.", "untied"),
-    "popularity": ("popularity",),
-    "encoder": ("",),
-}
+#: Items of the small catalogue whose bundle tells what does not grow with the items.
+_FEW = 1024
 
-
-def part_of(name: str) -> str:
-    """The part that a tensor belongs to."""
-    return next(part for part, begins in PARTS.items() if name.startswith(begins))
+#: Bits of a training event count.
+_COUNT_BITS = 8
 
 
-def file_bytes(recipe: Recipe, items: int, *, categories: int = 0, users: int = 0) -> dict[str, int]:
-    """Bytes of each part of `model.safetensors`, for a catalogue of so many items; allocates nothing.
+def shipped_bytes(recipe: Recipe, items: int, *, categories: int = 0) -> dict[str, int]:
+    """Bytes of each part of the bundle of such a model with so many items, all but ids, titles and categories, to
+    within some hundred (digits in the header, counts of events)."""
+    model = recipe.model
+    alike = model  # what does not grow with the items is the same for all numbers of codes
+    if isinstance(model.table, CodedTableConfig):
+        alike = msgspec.structs.replace(model, table=msgspec.structs.replace(model.table, tables=2, rows=256))
+    parts = _few(alike, categories) | _item_bytes(model, items, categories)
+    listed = items if model.quantisation is None else min(POPULAR, items)
+    parts["popularity"] = packed_size(listed, items.bit_length()) + packed_size(listed, _COUNT_BITS)
+    return parts
 
-    Codes and rows are the items' own, `encoder` is all that a catalogue does not change, `header` is the file's.
-    """
+
+def small_run(recipe: Recipe, items: int, categories: int = 0) -> Run:
+    """A run of random weights, as it would come from its folder."""
+    names = [f"category {number}" for number in range(categories)]
+    catalogue = Catalogue(
+        ids=range(1, items + 1),
+        titles=[None] * items,
+        categories=[names[number % categories] if categories else None for number in range(items)],
+    )
+    popularity = torch.full((items,), 2**_COUNT_BITS - 1)
+    network = new_network(recipe, catalogue, popularity, torch.arange(items), 1)
+    with torch.no_grad():
+        for parameter in network.parameters():  # nothing that happens to be short in float16
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    if isinstance(network.table, CodedTable):
+        codes = network.table.codes
+        codes.random_(0, network.table.rows, generator=torch.Generator().manual_seed(0))
+    if recipe.model.quantisation is not None:
+        state = settled_state(network)
+        network.load_state_dict(unpack(pack(state, recipe.model), state, recipe.model))
+    facts = {"name": "", "path": "", "content_hash": "", "users": 1, "items": items, "events": items}
+    header = RunHeader(recipe=recipe, timed=True, dataset=facts, progress={"finished": True})
+    return Run(header=header, catalogue=catalogue, network=network.eval())
+
+
+@cache
+def _few(model: ModelConfig, categories: int) -> dict[str, int]:
+    """Bytes by part of a bundle of few items."""
+    parts = make_bundle(small_run(Recipe(model=model), _FEW, categories)).parts
+    return {part: size for part, size in parts.items() if part != VOCABULARY}
+
+
+def _item_bytes(model: ModelConfig, items: int, categories: int) -> dict[str, int]:
+    """Bytes of codes and item tables; allocates nothing."""
     with torch.device("meta"):
         none = torch.zeros(items, dtype=torch.int64)
     category = torch.zeros(items + 1, dtype=torch.int64)
     category[1] = categories
-    network = _shape_of(recipe, category, none, users)
-    held = layout(network.state_dict(), recipe.model)
-    parts = dict.fromkeys(PARTS, 0)
-    for name, tensor in held.items():
-        parts[part_of(name)] += tensor.nbytes
-    return {part: size for part, size in parts.items() if size} | {"header": _header_bytes(held)}
-
-
-def _header_bytes(held: dict[str, torch.Tensor]) -> int:
-    """What safetensors writes before the tensors: a length of 8 bytes and JSON, filled up to a multiple of 8."""
-    entries, place = {}, 0
-    for name, tensor in held.items():
-        kind = f"{str(tensor.dtype).removeprefix('torch.')[0].upper()}{8 * tensor.element_size()}"  # U8, F16, ...
-        places = [place, place + tensor.nbytes]
-        entries[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": places}
-        place += tensor.nbytes
-    return 8 + -(-len(json.dumps(entries, separators=(",", ":"))) // 8) * 8
-
-
-def _shape_of(recipe: Recipe, category: torch.Tensor, none: torch.Tensor, users: int) -> Network:
     with torch.device("meta"):
-        return Network(recipe.model, category, none, none, users)
+        network = Network(model, category, none, none, 1)
+    held = layout(network.state_dict(), model)
+    tables = [name for name in held if name.startswith(("table.", "untied"))]
+    parts = {"item tables": sum(held[name].nbytes for name in tables if name not in ("table.codes", "table.numbers"))}
+    if isinstance(model.table, CodedTableConfig):
+        parts["codes"] = packed_size(items * model.table.tables, (model.table.rows - 1).bit_length())
+    elif isinstance(model.table, ComposedTableConfig):
+        parts["codes"] = packed_size(items, (items - 1).bit_length())
+    return parts

@@ -40,6 +40,11 @@ class Cases:
     def __len__(self) -> int:
         return len(self.stop)
 
+    def spread(self, most: int) -> "Cases":
+        """At most `most` of them, spread evenly over all."""
+        chosen = np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)
+        return Cases(users=self.users[chosen], start=self.start[chosen], stop=self.stop[chosen])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:

@@ -22,9 +22,10 @@ def recommendation_microseconds(scorer: Scorer, cases: Cases, reader: HistoryRea
     Asks for at most `histories` of the cases, spread evenly over all of them. Includes leaving out the items of the
     history; reading it from the dataset is not included.
     """
-    chosen = np.linspace(0, len(cases) - 1, min(histories, len(cases))).astype(np.int64)
+    chosen = cases.spread(histories)
     asked = [
-        Histories.of(reader.read(cases.start[[case]], cases.stop[[case]]), cases.users[[case]] + 1) for case in chosen
+        Histories.of(reader.read(chosen.start[[case]], chosen.stop[[case]]), chosen.users[[case]] + 1)
+        for case in range(len(chosen))
     ]
     seconds = []
     with _one_thread(), torch.inference_mode():

@@ -21,6 +21,9 @@ FloatArray = npt.NDArray[np.float64]
 #: Items of each case's list that are kept for coverage and popularity.
 LIST_LENGTH = 20
 
+#: At most so many cases, and so many scores, are made at a time.
+_CASES, _SCORES = 256, 2**26
+
 
 @runtime_checkable
 class Scorer(Protocol):
@@ -55,8 +58,8 @@ class Rankings:
 
 def expected_ranks(scores: Float[Tensor, "batch items"], answer: Float[Tensor, "batch 1"]) -> Float[Tensor, " batch"]:
     """1 + the number of better items + half the number of other items with the same score; inf where that is -inf."""
-    better = (scores > answer).sum(1)
-    tied = (scores == answer).sum(1) - 1
+    better = (scores > answer).sum(1, dtype=torch.int32)  # takes 3/5 of the time of int64
+    tied = (scores == answer).sum(1, dtype=torch.int32) - 1
     return torch.where(answer[:, 0] == -torch.inf, torch.inf, 1 + better + tied.double() / 2)
 
 
@@ -69,7 +72,7 @@ def rank_cases(
     known_items: npt.NDArray[np.bool_] | None,
     device: torch.device,
     lists: bool,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Rankings:
     """Rank the answer of every case among all items.
@@ -77,6 +80,7 @@ def rank_cases(
     Args:
         known_items: item indices that existed when the model was trained, None for all. The others are never ranked.
         lists: whether to keep each case's best items too.
+        batch_size: cases that are scored at a time, None for as many as are fast in little memory.
         progress: called with (cases done, cases) after each batch.
 
     Raises:
@@ -86,6 +90,7 @@ def rank_cases(
     unknown = None if known_items is None else torch.from_numpy(~known_items[1:]).to(device)
     ranks = np.empty((2, len(cases)))
     best = np.zeros((2, len(cases), LIST_LENGTH), dtype=np.int64) if lists else None
+    batch_size = batch_size or max(1, min(_CASES, _SCORES // len(dataset.catalogue)))
     for begin in range(0, len(order), batch_size):
         batch = order[begin : begin + batch_size]
         start, stop = cases.start[batch], cases.stop[batch]

@@ -96,10 +96,9 @@ def make_bundle(run: Run, *, metrics: dict[str, Any] | None = None) -> Bundle:
     return Bundle(content=content, parts={part: size for part, size in parts.items() if size}, order=order)
 
 
-def shipped_bytes(run: Run) -> int:
-    """Bytes of a run's bundle, all but its `VOCABULARY`."""
-    parts = make_bundle(run).parts
-    return sum(parts.values()) - parts.get(VOCABULARY, 0)
+def shipped_parts(run: Run) -> dict[str, int]:
+    """Bytes by part of a run's bundle, all but its `VOCABULARY`."""
+    return {part: size for part, size in make_bundle(run).parts.items() if part != VOCABULARY}
 
 
 def _beyond(table: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

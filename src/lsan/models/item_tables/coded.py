@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 import torch
 from jaxtyping import Float, Int
@@ -144,16 +145,15 @@ def distinct(
     if len(again) == 0:
         return result
     taken = {bytes(code) for code in result.tolist()}
-    searches: dict[int, Iterator[bytes]] = {}
-    for item in again.sort().values.tolist():
-        search = searches.get(int(group[item]))
-        if search is None:
-            pairs = zip(tables, wanted, strict=True)
-            costs = torch.stack([(table - want[item]).square().sum(1) for table, want in pairs])
-            search = searches[int(group[item])] = _nearest_first(costs)
-        code = next(code for code in search if code not in taken)
-        taken.add(code)
-        result[item] = torch.tensor(list(code), dtype=result.dtype)
+    for _, alike in groupby(again.tolist(), key=lambda item: int(group[item])):  # one search in memory at a time
+        items = list(alike)
+        costs = torch.stack(
+            [(table - want[items[0]]).square().sum(1) for table, want in zip(tables, wanted, strict=True)]
+        )
+        free = (code for code in _nearest_first(costs) if code not in taken)
+        chosen = list(islice(free, len(items)))
+        taken.update(chosen)
+        result[items] = torch.tensor([list(code) for code in chosen], dtype=result.dtype)
     return result
 
 
