@@ -3,9 +3,9 @@
     python benchmarks/million.py [--items 1000000] [--threads 2] [--cases 2000]
 
 Simulates a log with a long tail (5 events an item), prepares it, trains recipes/million/lsan.toml by `lsan train` in a
-process of its own, whose peak memory is the largest resident set that the kernel saw, and ranks all items on a sample
-of the test cases, beside baselines that count. What is there in runs/million-ITEMS/ is used; the result is
-benchmarks/results/million.json, or million-ITEMS.json for another number of items.
+process that is limited to 8 GB of address space, and whose peak memory is the largest resident set that the kernel saw,
+and ranks all items on a sample of the test cases, beside baselines that count. What is there in runs/million-ITEMS/ is
+used; the result is benchmarks/results/million.json, or million-ITEMS.json for another number of items.
 """
 
 import argparse

@@ -19,6 +19,7 @@ COMMANDS = {
     "tune": "search for a better recipe on validation data",
     "evaluate": "rank the whole catalogue for every held-out event and report accuracy",
     "compare": "train several models on a dataset and set them beside the best",
+    "plan": "tell before training what a model will cost: bytes, memory, time",
     "compress": "make a model many times smaller at nearly the same accuracy",
     "add-items": "add items that came after training to a model, without training",
     "remove-items": "take items out of a model, without training",

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from lsan.runtime.engine import Best, Engine, Mask, make_engine
 from lsan.runtime.file import BundleFile, FloatArray, IntArray, parse_bundle, read_bytes
 from lsan.runtime.numpy_engine import ItemTable
 from lsan.runtime.vocabulary import Vocabulary
+
+#: Histories that the engine takes at a time.
+_PIECE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +82,7 @@ class Recommender:
         except BundleError as error:
             raise BundleError(f"{where}: {error}") from error
         self._all_offered = bool(self._offered.all())
+        self._called = lru_cache(2**16)(self._call)
 
     @classmethod
     def load(cls, path: str | Path, *, native: bool | None = None) -> "Recommender":
@@ -114,10 +119,12 @@ class Recommender:
         """
         self._check(history, k)
         indices = self.vocabulary.indices_of(history)
-        items, stamps, asked = self._events(history, indices, times, at)
-        excluded = self._seen(indices) if self._excludes(exclude_seen) else None
-        best = self.engine.recommend(items, stamps, asked, k, excluded, self._mask(filter))
-        return self._answer(best, history, indices)
+        events, stamps, asked = self._events(history, indices, times, at)
+        items = np.array(events, dtype=np.int32)
+        moments = np.array(stamps, dtype=np.int64) if self.engine.timed else None
+        excluded = items if self._excludes(exclude_seen) else None  # what is not offered is never recommended
+        best, scores = self.engine.recommend(items, moments, asked, k, excluded, self._mask(filter))
+        return self._answer(best.tolist(), scores.tolist(), history, indices)
 
     def recommend_many(
         self,
@@ -132,32 +139,19 @@ class Recommender:
         """`recommend` for many histories, on all cores unless `threads` says how many."""
         if times is not None and len(times) != len(histories):
             raise ConfigError(f"times for {len(times)} histories, but {len(histories)} histories")
-        flat: list[int] = []
-        moments: list[int] = []
-        ends, asked, indices = [], [], []
-        for row, history in enumerate(histories):
-            self._check(history, k)
-            indices.append(self.vocabulary.indices_of(history))
-            items, stamps, when = self._events(history, indices[-1], None if times is None else times[row], at)
-            flat += items.tolist()
-            if stamps is not None:
-                moments += stamps.tolist()
-            ends.append(len(flat))
-            asked.append(when)
-        exclude = self._excludes(exclude_seen)
-        best, scores = self.engine.recommend_many(
-            np.array(flat, dtype=np.int32),
-            np.array(moments, dtype=np.int64) if self.engine.timed else None,
-            np.array(ends, dtype=np.int64),
-            np.array(asked, dtype=np.int64),
-            k,
-            exclude,
-            threads or cores(),
-        )
-        answers = []
-        for row, history in enumerate(histories):
-            count = int((best[row] > 0).sum())
-            answers.append(self._answer((best[row, :count], scores[row, :count]), history, indices[row]))
+        exclude, threads = self._excludes(exclude_seen), threads or cores()
+        answers: list[Recommendations] = []
+        with ThreadPoolExecutor(1) as pool:  # the engine works on one piece while ids become indices and back again
+            running: tuple[Future[Best], Sequence[Sequence[RawId]], list[list[int]]] | None = None
+            for begin in range(0, len(histories), _PIECE):
+                piece = histories[begin : begin + _PIECE]
+                indices, question = self._question(piece, None if times is None else times[begin:], at, k)
+                future = pool.submit(self.engine.recommend_many, *question, k, exclude, threads)
+                if running is not None:
+                    answers += self._answers(*running)
+                running = future, piece, indices
+            if running is not None:
+                answers += self._answers(*running)
         return answers
 
     def similar(self, item: RawId, k: int = 10) -> list[Similar]:
@@ -201,8 +195,9 @@ class Recommender:
         """
         index = self._known(item)
         self._check(history, 1)
-        items, stamps, asked = self._events(history, self.vocabulary.indices_of(history), times, at)
-        items, stamps = items[-self.engine.history :], None if stamps is None else stamps[-self.engine.history :]
+        events, moments, asked = self._events(history, self.vocabulary.indices_of(history), times, at)
+        items = np.array(events[-self.engine.history :], dtype=np.int32)
+        stamps = np.array(moments[-self.engine.history :], dtype=np.int64) if self.engine.timed else None
         whole = self._margin(items, stamps, asked, index)
         contributions = []
         for left_out, event in enumerate(items.tolist()):
@@ -242,28 +237,20 @@ class Recommender:
 
     def _events(
         self, history: Sequence[RawId], indices: list[int], times: Sequence[Time | None] | None, at: Time | None
-    ) -> tuple[npt.NDArray[np.int32], IntArray | None, int]:
-        """Items and times of the events that the model knows, and when it is asked. (It reads the latest of them.)"""
-        timed = self.engine.timed
-        if not timed:
+    ) -> tuple[list[int], list[int], int]:
+        """Items and times (none where the model reads none) of the events that the model knows, and when it is asked.
+        (It reads the latest of them.)"""
+        if not self.engine.timed:
             if times is not None and len(times) != len(history):
                 raise ConfigError(f"{len(times)} times for a history of {len(history)} events")
-            known = self._offered_of([index for index in indices if index])
-            return np.array(known, dtype=np.int32), None, -1
+            return self._offered_of([index for index in indices if index] if 0 in indices else indices), [], -1
         stamps = stamps_of(history, times, at, timed=True)
         asked = milliseconds(at) if at is not None else stamps[-1] if stamps else -1
         pairs = [pair for pair in zip(indices, stamps, strict=True) if pair[0] and self._offered[pair[0] - 1]]
-        return (
-            np.array([pair[0] for pair in pairs], dtype=np.int32),
-            np.array([pair[1] for pair in pairs], dtype=np.int64),
-            asked,
-        )
+        return [pair[0] for pair in pairs], [pair[1] for pair in pairs], asked
 
     def _offered_of(self, indices: list[int]) -> list[int]:
         return indices if self._all_offered else [index for index in indices if self._offered[index - 1]]
-
-    def _seen(self, indices: list[int]) -> npt.NDArray[np.int32]:
-        return np.array([index for index in indices if index], dtype=np.int32)
 
     def _mask(self, filter: Filter | None) -> Mask | None:
         """1 where an item may be recommended."""
@@ -288,8 +275,51 @@ class Recommender:
             mask &= vocabulary.in_categories(categories) == kept
         return mask
 
-    def _answer(self, best: Best, history: Sequence[RawId], indices: list[int]) -> Recommendations:
-        ids, title_of, category_name = self.vocabulary.ids, self.vocabulary.title_of, self.vocabulary.category_name
+    def _question(
+        self,
+        histories: Sequence[Sequence[RawId]],
+        times: Sequence[Sequence[Time | None]] | None,
+        at: Time | None,
+        k: int,
+    ) -> tuple[list[list[int]], tuple[IntArray, IntArray | None, IntArray, IntArray]]:
+        """Item indices of each history; and items, times, ends and when it is asked, as the engine wants them."""
+        flat: list[int] = []
+        moments: list[int] = []
+        ends, asked, indices = [], [], []
+        for row, history in enumerate(histories):
+            self._check(history, k)
+            indices.append(self.vocabulary.indices_of(history))
+            items, stamps, when = self._events(history, indices[-1], None if times is None else times[row], at)
+            flat += items
+            moments += stamps
+            ends.append(len(flat))
+            asked.append(when)
+        return indices, (
+            np.array(flat, dtype=np.int32),
+            np.array(moments, dtype=np.int64) if self.engine.timed else None,
+            np.array(ends, dtype=np.int64),
+            np.array(asked, dtype=np.int64),
+        )
+
+    def _answers(
+        self, future: "Future[Best]", histories: Sequence[Sequence[RawId]], indices: list[list[int]]
+    ) -> list[Recommendations]:
+        best, scores = future.result()
+        return [
+            self._answer(items, values, history, known)
+            for items, values, history, known in zip(best.tolist(), scores.tolist(), histories, indices, strict=True)
+        ]
+
+    def _call(self, index: int) -> tuple[RawId, str, str | None]:
+        """Id, title and category of an item."""
+        vocabulary = self.vocabulary
+        return vocabulary.ids[index - 1], vocabulary.title_of(index), vocabulary.category_name(index)
+
+    def _answer(
+        self, best: list[int], scores: list[float], history: Sequence[RawId], indices: list[int]
+    ) -> Recommendations:
+        """Zeros among `best` are no items."""
+        called = self._called
         unknown: tuple[RawId, ...] = ()
         if not self._all_offered or 0 in indices:
             unknown = tuple(
@@ -297,10 +327,7 @@ class Recommender:
             )
         return Recommendations(
             items=tuple(
-                [
-                    Recommendation(ids[index - 1], title_of(index), category_name(index), score)
-                    for index, score in zip(best[0].tolist(), best[1].tolist(), strict=True)
-                ]
+                [Recommendation(*called(index), score) for index, score in zip(best, scores, strict=True) if index]
             ),
             unknown_ids=unknown,
             by_popularity=len(unknown) == len(indices),
@@ -329,6 +356,8 @@ class Session:
         self._session = recommender.engine.session()
         self._history: list[RawId] = []
         self._indices: list[int] = []
+        self._known = np.zeros(64, dtype=np.int32)  # the first `_count` are the known items so far
+        self._count = 0
         self._last = -1
 
     def append(self, item: RawId, at: Time | None = None) -> bool:
@@ -340,6 +369,10 @@ class Session:
         self._last = moment
         if index:
             self._session.append(index, moment)
+            if self._count == len(self._known):
+                self._known = np.concatenate([self._known, np.zeros_like(self._known)])
+            self._known[self._count] = index
+            self._count += 1
         return bool(index)
 
     def recommend(self, k: int = 10, *, at: Time | None = None, filter: Filter | None = None) -> Recommendations:
@@ -348,9 +381,9 @@ class Session:
             raise ConfigError(f"k must be at least 1, got {k}")
         recommender = self._recommender
         asked = milliseconds(at) if at is not None and recommender.engine.timed else self._last
-        excluded = np.array([index for index in self._indices if index], np.int32) if self._exclude_seen else None
-        best = self._session.recommend(asked, k, excluded, recommender._mask(filter))
-        return recommender._answer(best, self._history, self._indices)
+        excluded = self._known[: self._count] if self._exclude_seen else None
+        best, scores = self._session.recommend(asked, k, excluded, recommender._mask(filter))
+        return recommender._answer(best.tolist(), scores.tolist(), self._history, self._indices)
 
 
 def cores() -> int:

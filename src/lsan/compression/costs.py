@@ -1,0 +1,125 @@
+"""What an item table costs before anything is trained: bytes to ship, memory to train and to serve, time to answer.
+
+Memory and time follow rules of thumb with constants measured by `benchmarks/plan.py` on two cores of an AMD EPYC with
+AVX-512; the script compares them with measurements.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lsan.compression.sizes import shipped_bytes
+from lsan.config import CodedTableConfig, FullTableConfig, ModelConfig, Recipe, recipe_from, recipe_to
+from lsan.errors import ConfigError
+
+#: Memory to train in bytes: of a process that has loaded everything; for each number of a batch's item vectors (batch x
+#: history x width) and block; for each attention weight (batch x history^2 x heads) and block; for each number of the
+#: item table; for each code; for each item besides; for each event.
+_TRAIN_BASE, _TRAIN_VECTOR, _TRAIN_ATTENTION, _TRAIN_NUMBER, _TRAIN_CODE, _TRAIN_ITEM, _TRAIN_EVENT = (
+    480e6, 90.0, 10.0, 32.0, 40.0, 300.0, 60.0,
+)  # fmt: skip
+
+#: Memory to serve in bytes: of a process with NumPy and the engine; for each item's id in Python.
+_SERVE_BASE, _SERVE_ITEM = 36e6, 190.0
+
+#: Microseconds: of a call; for each event of the history; for each multiplication of the encoder; for each operation.
+_CALL, _EVENT, _PRODUCT, _OPERATION = 16.0, 0.3, 2.0e-5, 0.25
+
+#: Microseconds to score: for each code of an item, and for each number of its vector, by bits.
+_CODE, _NUMBER = 1.2e-5, {32: 6e-5, 8: 4e-5, 4: 5e-5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What one option costs."""
+
+    option: str
+    """In words."""
+    shipped: int
+    """Bytes of the exported file, all but ids, titles and categories."""
+    training: int
+    """Peak bytes of the training process, where histories are as long as the model reads."""
+    serving: int
+    """Bytes of a Python process that recommends from the file; ids are numbers, there are no titles."""
+    microseconds: float
+    """Median time of one recommendation after a history as long as the model reads, one thread of the native engine."""
+
+
+def costs_of_options(recipe: Recipe, items: int, events: int) -> Iterator[Costs]:
+    """The costs of vectors of 32, 8 and 4 bits, and of codes, for the network of a recipe.
+
+    Raises:
+        ConfigError: when the width cannot be cut into codes, or the encoder is none that the rules know.
+    """
+    if recipe.model.encoder.__struct_config__.tag not in ("twin-transformer", "sasrec"):
+        raise ConfigError("lsan plan knows the encoders twin-transformer and sasrec")
+    for option, table, quantisation in _options(recipe.model.width):
+        content: dict[str, Any] = recipe_to(recipe)
+        content["model"] |= {"table": table, "quantisation": quantisation, "context": None}
+        yield costs(option, recipe_from(content, where=option), items, events)
+
+
+def costs(option: str, recipe: Recipe, items: int, events: int) -> Costs:
+    """The costs of one recipe."""
+    shipped = sum(shipped_bytes(recipe, items).values())
+    return Costs(
+        option=option,
+        shipped=shipped,
+        training=round(training_bytes(recipe, items, events)),
+        serving=round(serving_bytes(recipe, items, shipped)),
+        microseconds=microseconds(recipe.model, items),
+    )
+
+
+def training_bytes(recipe: Recipe, items: int, events: int) -> float:
+    """Peak memory of a training."""
+    model, blocks, heads = recipe.model, *_shape(recipe.model)
+    positions = recipe.training.batch_size * model.history
+    numbers = items * model.width if isinstance(model.table, FullTableConfig) else 0
+    codes = items * model.table.tables if isinstance(model.table, CodedTableConfig) else 0
+    return (
+        _TRAIN_BASE
+        + _TRAIN_VECTOR * positions * model.width * blocks
+        + _TRAIN_ATTENTION * positions * model.history * heads * blocks
+        + _TRAIN_NUMBER * numbers
+        + _TRAIN_CODE * codes
+        + _TRAIN_ITEM * items
+        + _TRAIN_EVENT * events
+    )
+
+
+def serving_bytes(recipe: Recipe, items: int, shipped: int) -> float:
+    """Memory of a process that recommends: the file, the engine's own form of it, and a dictionary of ids."""
+    return _SERVE_BASE + 2 * shipped + _SERVE_ITEM * items
+
+
+def microseconds(model: ModelConfig, items: int) -> float:
+    """Time of one recommendation."""
+    blocks, _ = _shape(model)
+    width, length = model.width, model.history
+    inner = getattr(model.encoder, "feed_forward", 4)
+    full = length * width * width * (6 + 2 * inner)
+    last = length * width * width * 2 + width * width * (4 + 2 * inner)
+    attention = length * length * width * 2 * (blocks - 1) + length * width * 2
+    products = full * (blocks - 1) + last + attention
+    if isinstance(model.table, CodedTableConfig):
+        scores = items * (model.table.tables + 1) * _CODE
+    else:
+        bits = 32 if model.quantisation is None else model.quantisation.table
+        scores = items * width * _NUMBER[bits]
+    return _CALL + _EVENT * length + _PRODUCT * products + _OPERATION * (10 + 12 * blocks) + scores
+
+
+def _shape(model: ModelConfig) -> tuple[int, int]:
+    return getattr(model.encoder, "blocks", 1), getattr(model.encoder, "heads", 1)
+
+
+def _options(width: int) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
+    full = {"kind": "full"}
+    yield "vectors, 32 bits", full, None
+    yield "vectors, 8 bits", full, {"weights": 8, "table": 8, "bias": 8}
+    yield "vectors, 4 bits", full, {"weights": 4, "table": 4, "bias": 4}
+    for tables in (32, 16, 8, 4):
+        if width % tables == 0:
+            table = {"kind": "coded", "tables": tables, "rows": 256}
+            yield f"{tables} codes of 256 rows", table, {"weights": 4, "table": 8, "bias": 4}
