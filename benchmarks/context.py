@@ -27,7 +27,7 @@ from kept_runs import KeptRuns
 from lsan.comparison.entries import Entry
 from lsan.comparison.outcomes import Outcome, check_runs, find_outcome
 from lsan.comparison.rows import compare
-from lsan.compression.sizes import file_bytes
+from lsan.compression.sizes import shipped_bytes
 from lsan.config import Recipe, load_recipe, recipe_from, recipe_to
 from lsan.data.dataset import Dataset
 from lsan.data.prepare import prepare_dataset
@@ -111,9 +111,9 @@ def as_large(recipe: Recipe, size: int, dataset: Dataset) -> Recipe:
 
 
 def size_of(recipe: Recipe, dataset: Dataset) -> int:
-    """Bytes of the model file."""
+    """Bytes of the exported file, all but ids, titles and categories."""
     catalogue = dataset.catalogue
-    return sum(file_bytes(recipe, len(catalogue), categories=len(catalogue.category_names)).values())
+    return sum(shipped_bytes(recipe, len(catalogue), categories=len(catalogue.category_names)).values())
 
 
 def _find(entry: Entry, dataset: Dataset, folder: Path) -> Outcome:

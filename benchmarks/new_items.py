@@ -44,7 +44,7 @@ from lsan.evaluation.metrics import hit_rate, ndcg
 from lsan.evaluation.ranking import Scorer, rank_cases
 from lsan.evaluation.significance import bootstrap_interval
 from lsan.experiment import Observer, history_reader, make_split, resume_run, start_run
-from lsan.export.bundle import shipped_bytes
+from lsan.export.bundle import shipped_parts
 from lsan.files import write_atomically
 from lsan.models.events import near_pairs, training_events
 from lsan.models.histories import Histories
@@ -88,7 +88,7 @@ def main() -> None:
     result = {
         **measure(run, after, len(before.catalogue)),
         "hidden items": int(hidden.sum()),
-        "bytes": shipped_bytes(run),
+        "bytes": sum(shipped_parts(run).values()),
         "retrained": retrained(entry, whole, hidden, arguments.dataset),
         **provenance(),
     }

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -34,25 +33,63 @@ class Recommendation(NamedTuple):
     """The model's score (a logit over the catalogue): larger is better, comparable within one answer."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Recommendations(Sequence[Recommendation]):
-    """The answer to one history, best first. Fewer than k when the catalogue has no more."""
+    """The answer to one history, best first. Fewer than k when the catalogue has no more. Ids and titles are looked up
+    when asked for, so that many answers take little time and memory."""
 
-    items: tuple[Recommendation, ...]
-    """Best first."""
-    unknown_ids: tuple[RawId, ...]
-    """Ids of the history that the model does not know; they were skipped."""
-    by_popularity: bool
-    """True when no id of the history was known, so that the most popular items are given."""
+    __slots__ = ("_call", "_indices", "_scores", "by_popularity", "unknown_ids")
+
+    def __init__(
+        self,
+        indices: Sequence[int],
+        scores: Sequence[float],
+        call: Callable[[int], tuple[RawId, str, str | None]],
+        *,
+        unknown_ids: tuple[RawId, ...],
+        by_popularity: bool,
+    ) -> None:
+        """`call` gives id, title and category of an item index."""
+        self._indices, self._scores, self._call = indices, scores, call
+        self.unknown_ids = unknown_ids
+        """Ids of the history that the model does not know; they were skipped."""
+        self.by_popularity = by_popularity
+        """True when no id of the history was known, so that the most popular items are given."""
+
+    @property
+    def items(self) -> tuple[Recommendation, ...]:
+        """Best first."""
+        return tuple(self)
+
+    @property
+    def ids(self) -> list[RawId]:
+        """Raw ids of the items, best first."""
+        return [self._call(index)[0] for index in self._indices]
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self._indices)
 
-    def __getitem__(self, index: Any) -> Any:
-        return self.items[index]
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return self.items[place]
+        return Recommendation(*self._call(self._indices[place]), self._scores[place])
 
     def __iter__(self) -> Iterator[Recommendation]:
-        return iter(self.items)
+        for index, score in zip(self._indices, self._scores, strict=True):
+            yield Recommendation(*self._call(index), score)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Recommendations):
+            return NotImplemented
+        mine = self.items, self.unknown_ids, self.by_popularity
+        return mine == (other.items, other.unknown_ids, other.by_popularity)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return (
+            f"Recommendations(items={self.items!r}, unknown_ids={self.unknown_ids!r}, "
+            f"by_popularity={self.by_popularity!r})"
+        )
 
 
 def find_id(raw: RawId, find: Callable[[RawId], int]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lsan.answers import RawId, Recommendation, Recommendations, Time, milliseconds, stamps_of
+from lsan.answers import RawId, Recommendations, Time, milliseconds, stamps_of
 from lsan.config import Recipe
 from lsan.data.prepare import prepare_dataset
 from lsan.data.windows import Window
@@ -160,22 +160,24 @@ class Recommender:
                 for row, known in enumerate(indices):
                     scores[row, [index - 1 for index in known if index]] = -torch.inf
             best = scores.sort(dim=1, descending=True, stable=True)  # stable: ties in the order of the catalogue
-        return [
-            Recommendations(
-                items=tuple(
-                    Recommendation(
-                        id=catalogue.ids[column],
-                        title=catalogue.title_of(column + 1),
-                        category=catalogue.categories[column],
-                        score=score,
-                    )
-                    for score, column in zip(best.values[row, :k].tolist(), best.indices[row, :k].tolist(), strict=True)
-                    if score > -math.inf
-                ),
-                unknown_ids=tuple(
-                    raw for raw, index in zip(history, indices[row], strict=True) if not self._known[index]
-                ),
-                by_popularity=not items[row].any(),
+        answers = []
+        for row, history in enumerate(histories):
+            ranked = zip(best.values[row, :k].tolist(), best.indices[row, :k].tolist(), strict=True)
+            pairs = [(column + 1, score) for score, column in ranked if score > -math.inf]
+            answers.append(
+                Recommendations(
+                    [index for index, _ in pairs],
+                    [score for _, score in pairs],
+                    self._call,
+                    unknown_ids=tuple(
+                        raw for raw, index in zip(history, indices[row], strict=True) if not self._known[index]
+                    ),
+                    by_popularity=not items[row].any(),
+                )
             )
-            for row, history in enumerate(histories)
-        ]
+        return answers
+
+    def _call(self, index: int) -> tuple[RawId, str, str | None]:
+        """Id, title and category of an item."""
+        catalogue = self.run.catalogue
+        return catalogue.ids[index - 1], catalogue.title_of(index), catalogue.categories[index - 1]

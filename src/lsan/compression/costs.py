@@ -16,7 +16,7 @@ from lsan.errors import ConfigError
 #: history x width) and block; for each attention weight (batch x history^2 x heads) and block; for each number of the
 #: item table; for each code; for each item besides; for each event.
 _TRAIN_BASE, _TRAIN_VECTOR, _TRAIN_ATTENTION, _TRAIN_NUMBER, _TRAIN_CODE, _TRAIN_ITEM, _TRAIN_EVENT = (
-    480e6, 90.0, 10.0, 32.0, 40.0, 300.0, 60.0,
+    404e6, 113.0, 3.6, 23.6, 40.0, 0.0, 265.0,
 )  # fmt: skip
 
 #: Memory to serve in bytes: of a process with NumPy and the engine; for each item's id in Python.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lsan.answers import RawId, Recommendation, Recommendations, Time, milliseconds, stamps_of
+from lsan.answers import RawId, Recommendations, Time, milliseconds, stamps_of
 from lsan.errors import BundleError, ConfigError
 from lsan.runtime.engine import Best, Engine, Mask, make_engine
 from lsan.runtime.file import BundleFile, FloatArray, IntArray, parse_bundle, read_bytes
@@ -319,18 +319,16 @@ class Recommender:
         self, best: list[int], scores: list[float], history: Sequence[RawId], indices: list[int]
     ) -> Recommendations:
         """Zeros among `best` are no items."""
-        called = self._called
         unknown: tuple[RawId, ...] = ()
         if not self._all_offered or 0 in indices:
             unknown = tuple(
                 raw for raw, index in zip(history, indices, strict=True) if not index or not self._offered[index - 1]
             )
+        if best and best[-1] == 0:
+            count = best.index(0)
+            best, scores = best[:count], scores[:count]
         return Recommendations(
-            items=tuple(
-                [Recommendation(*called(index), score) for index, score in zip(best, scores, strict=True) if index]
-            ),
-            unknown_ids=unknown,
-            by_popularity=len(unknown) == len(indices),
+            best, scores, self._called, unknown_ids=unknown, by_popularity=len(unknown) == len(indices)
         )
 
     def _margin(self, items: npt.NDArray[np.int32], stamps: IntArray | None, asked: int, index: int) -> float:
