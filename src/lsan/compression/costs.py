@@ -20,13 +20,15 @@ _TRAIN_BASE, _TRAIN_VECTOR, _TRAIN_ATTENTION, _TRAIN_NUMBER, _TRAIN_CODE, _TRAIN
 )  # fmt: skip
 
 #: Memory to serve in bytes: of a process with NumPy and the engine; for each item's id in Python.
-_SERVE_BASE, _SERVE_ITEM = 36e6, 190.0
+_SERVE_BASE, _SERVE_ITEM = 37.5e6, 135.0
 
 #: Microseconds: of a call; for each event of the history; for each multiplication of the encoder; for each operation.
 _CALL, _EVENT, _PRODUCT, _OPERATION = 16.0, 0.3, 2.0e-5, 0.25
 
-#: Microseconds to score: for each code of an item, and for each number of its vector, by bits.
-_CODE, _NUMBER = 1.2e-5, {32: 6e-5, 8: 4e-5, 4: 5e-5}
+#: Microseconds to score an item: for each of its N codes, and again for each pair of them (with more codes bounds tell
+#: less, and more items are scored exactly); for each number of its vector, by bits; for each byte of vectors where all of
+#: them are more than the cache holds.
+_CODE, _PAIR, _NUMBER, _FAR, _CACHE = 7.5e-6, 3.3e-6, {32: 4.8e-5, 8: 4.5e-5, 4: 5e-5}, 6.5e-5, 16e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +105,11 @@ def microseconds(model: ModelConfig, items: int) -> float:
     attention = length * length * width * 2 * (blocks - 1) + length * width * 2
     products = full * (blocks - 1) + last + attention
     if isinstance(model.table, CodedTableConfig):
-        scores = items * (model.table.tables + 1) * _CODE
+        scores = items * model.table.tables * (_CODE + _PAIR * model.table.tables)
     else:
         bits = 32 if model.quantisation is None else model.quantisation.table
-        scores = items * width * _NUMBER[bits]
+        size = items * width * bits / 8
+        scores = max(items * width * _NUMBER[bits], size * _FAR if size > _CACHE else 0)
     return _CALL + _EVENT * length + _PRODUCT * products + _OPERATION * (10 + 12 * blocks) + scores
 
 
