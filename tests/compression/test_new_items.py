@@ -101,13 +101,16 @@ def test_known_items_keep_their_scores(table: TableConfig, tmp_path: Path) -> No
 
 
 @torch.no_grad()
-def test_in_a_full_table_a_new_item_is_the_mean_of_those_it_is_like() -> None:
+def test_in_a_full_table_a_new_item_points_where_those_it_is_like_do() -> None:
     before = run_of(TABLES[0])
     after = add_items(before, NEW)
-    scores, known = after.network.scores(HISTORIES), before.network.scores(HISTORIES)
-    torch.testing.assert_close(scores[:, 6], known[:, :3].mean(1))
-    torch.testing.assert_close(scores[:, 7], known[:, 3:5].mean(1))
-    torch.testing.assert_close(scores[:, 8], known.mean(1))
+    torch.testing.assert_close(after.network.scores(HISTORIES)[:, :6], before.network.scores(HISTORIES))
+    output = after.network.table.output()
+    for new, like in ((6, slice(0, 3)), (7, slice(3, 5)), (8, slice(0, 6))):
+        vector, mean = output.weight[new], output.weight[like].mean(0)
+        torch.testing.assert_close(torch.cosine_similarity(vector, mean, dim=0), torch.ones(()))
+        assert mean.norm() < vector.norm() < output.weight[like].norm(dim=1).mean()
+        torch.testing.assert_close(output.bias[new], output.bias[like].mean())
 
 
 @torch.no_grad()

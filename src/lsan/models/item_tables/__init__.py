@@ -8,6 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+#: How far the vector of a new item is made as long as those of the items it is like; 1: wholly (docs/log.md).
+LENGTH = 0.8
+
 
 class Codes(nn.Module):
     """Which row of each base table an item uses. All tables' rows are numbered through: table n begins at offset n.
@@ -94,6 +97,17 @@ def mixtures(
         share = torch.tensor(list(of_items.values()), dtype=vectors.dtype)
         sums.append(share @ vectors[torch.tensor(list(of_items)) - 1])
     return torch.stack(sums)
+
+
+def vectors_like(
+    vectors: Float[Tensor, "items width"], weights: Sequence[Mapping[int, float]]
+) -> Float[Tensor, "new width"]:
+    """`mixtures`, made longer: a mean is shorter than what it is made of, and a short vector is never recommended. Not
+    made as long as the others are on average, as then new items would crowd out those that are known better."""
+    mixed = mixtures(vectors, weights)
+    lengths = mixtures(vectors.norm(dim=1, keepdim=True), weights)
+    stretch: Tensor = (lengths / mixed.norm(dim=1, keepdim=True).clamp(min=1e-12)) ** LENGTH
+    return mixed * stretch
 
 
 def item_vectors(

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsan.models.item_tables import Codes, OutputFactors, item_vectors, mixtures
+from lsan.models.item_tables import Codes, OutputFactors, item_vectors, mixtures, vectors_like
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +82,13 @@ class CodedTable(nn.Module):
         tables = self.weight.view(self.tables, self.rows, -1)
         pieces = torch.stack([table[self.codes[:, n].long()] for n, table in enumerate(tables)])
         if self.slices > 1:
-            wanted = [mixtures(part, weights) for part in pieces]
+            side_by_side = pieces.transpose(0, 1).flatten(1)
+            wanted = list(vectors_like(side_by_side, weights).unflatten(1, (self.tables, -1)).unbind(1))
             codes = torch.stack(
                 [torch.cdist(part, table).argmin(1) for part, table in zip(wanted, tables, strict=True)], 1
             )
         else:
-            left, chosen = mixtures(pieces.sum(0), weights), []
+            left, chosen = vectors_like(pieces.sum(0), weights), []
             for table in tables:
                 chosen.append(torch.cdist(left, table).argmin(1))
                 left = left - table[chosen[-1]]

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsan.models.item_tables import OutputFactors, mixtures
+from lsan.models.item_tables import OutputFactors, mixtures, vectors_like
 
 #: Standard deviation of the first weights: small, so that the tied scores begin nearly equal.
 INITIAL = 0.02
@@ -28,9 +28,12 @@ class FullTable(nn.Module):
         return F.embedding((items - 1).clamp(min=0), self.weight)
 
     def extended(self, weights: Sequence[Mapping[int, float]]) -> dict[str, Tensor]:
-        """The state with more items, each of which is the weighted sum of known ones (weight by item 1..V)."""
-        more = mixtures(torch.cat([self.weight, self.bias[:, None]], dim=1), weights)
-        return {"weight": torch.cat([self.weight, more[:, :-1]]), "bias": torch.cat([self.bias, more[:, -1]])}
+        """The state with more items, each of which is like some known ones (weight by item 1..V)."""
+        bias = mixtures(self.bias[:, None], weights)[:, 0]
+        return {
+            "weight": torch.cat([self.weight, vectors_like(self.weight, weights)]),
+            "bias": torch.cat([self.bias, bias]),
+        }
 
     def output(self) -> OutputFactors:
         """The same table as the output layer."""
