@@ -7,8 +7,9 @@ Each part runs ours and the peers one after the other, one thread (but `many`: a
 different queries. Peers live in virtual environments of their own (benchmarks/peers/engines.txt, rectools.txt), which
 are made when they are missing.
 
-one     raw ids in, ten titles out, histories of 50 events (made of real ones, one user's after the other's); and one
-        event appended to a session that holds 50, where the model is causal. RecTools: `recommend` for one user.
+one     raw ids in, ten titles out, histories of 50 events (made of real ones, one user's after the other's); and
+        five events appended one by one to sessions that hold 50, each followed by a recommendation. RecTools:
+        `recommend` for one user.
 topk    the ten best of 10^4 to 10^7 items, 4 codes of 256 rows, width 64. skewed: product codes of vectors in
         clusters of very different sizes, questions are items' vectors; uniform: all codes and rows at random. Peers
         multiply the vectors that the codes stand for (onnxruntime: MatMul and TopK; NumPy: product and argpartition;
@@ -49,7 +50,7 @@ from train_speed import PEERS, Contender, python_of
 OUT = ROOT / "benchmarks" / "results" / "runtime.json"
 PARTS = ["one", "topk", "many", "start"]
 TABLES, ROWS, WIDTH, BEST = 4, 256, 64, 10
-HISTORY, USERS = 50, 100_000
+HISTORY, USERS, APPENDED = 50, 100_000, 5
 DATASETS = {"beauty": "dataset-beauty", "ml-1m": "dataset-ml-1m"}
 
 
@@ -121,22 +122,26 @@ def one(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "lsan": times(lambda history: recommender.recommend(history, BEST), histories),
         "lsan, NumPy": times(lambda history: numpy_recommender.recommend(history, BEST), histories),
     }
-    sessions: list[tuple[Any, Any]] = []
+    found["lsan, appended event"] = appended(recommender, histories)
+    if "rectools" in arguments.peers:
+        found["rectools"] = rectools(name, arguments, arguments.queries)
+    return found
+
+
+def appended(recommender: Recommender, histories: list[list[Any]]) -> dict[str, float]:
+    """A session of each history, to which events are appended, each followed by a recommendation."""
+    taken = []
     for history in histories:
         session = recommender.session()
         for item in history:
             session.append(item)
         session.recommend(BEST)
-        sessions.append((session, histories[len(sessions) - 1][0]))
-
-    def append(question: Any) -> None:
-        question[0].append(question[1])
-        question[0].recommend(BEST)
-
-    found["lsan, appended event"] = times(append, sessions, warm=0)
-    if "rectools" in arguments.peers:
-        found["rectools"] = rectools(name, arguments, arguments.queries)
-    return found
+        for item in history[:APPENDED]:
+            begun = time.perf_counter_ns()
+            session.append(item)
+            session.recommend(BEST)
+            taken.append((time.perf_counter_ns() - begun) / 1000)
+    return {"median": float(np.median(taken)), "p99": float(np.quantile(taken, 0.99)), "queries": len(taken)}
 
 
 def many(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
