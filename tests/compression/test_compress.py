@@ -74,7 +74,7 @@ def compression_of(teachers: list[Path], folder: Path, observer: Observer | None
 def test_a_compressed_run_is_small_and_recommends(teachers: list[Path], tmp_path: Path) -> None:
     folder = compression_of(teachers, tmp_path).run(PLAN)
     planned = sum(shipped_bytes(PLAN.recipe(recipe_of()), 60).values())
-    assert sum(shipped_parts(load_run(folder, device=CPU)).values()) == pytest.approx(planned, rel=0.02)
+    assert sum(shipped_parts(load_run(folder, device=CPU)).values()) == pytest.approx(planned, abs=400)
     assert (folder / MODEL).stat().st_size < (teachers[0] / MODEL).stat().st_size / 2
     recommender = Recommender.load(folder)
     history = recommender.run.catalogue.ids[:3]
