@@ -96,9 +96,21 @@ def test_pieces_of_another_job_are_not_used(bundle: Path, small_shop: Dataset, t
     assert recommend_all(bundle, small_shop.path, tmp_path / "recs.parquet", 2).rows == 240
 
 
+def test_users_for_whom_nothing_is_left(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lsan.batch, "_USERS", 1)
+    ids = Recommender.load(bundle).vocabulary.ids
+    rows = [f"a,{item},{1_700_000_000 + n}" for n, item in enumerate(ids)] + [f"b,{ids[0]},1700000000"]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,timestamp", *rows]) + "\n")
+    found = recommend_all(bundle, tmp_path / "log.csv", tmp_path / "recs.parquet", 10**12)
+    assert (found.users, found.rows) == (2, len(ids) - 1)
+    assert set(pl.read_parquet(tmp_path / "recs.parquet")["user"]) == {"b"}
+
+
 def test_errors(bundle: Path, small_shop: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="k must be"):
         recommend_all(bundle, small_shop.path, tmp_path / "recs.parquet", 0)
+    with pytest.raises(DataError, match="is a folder"):
+        recommend_all(bundle, small_shop.path, tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
         recommend_all(bundle, tmp_path / "none.csv", tmp_path / "recs.parquet")
     with pytest.raises(BundleError, match="cannot be read"):

@@ -85,11 +85,26 @@ class Recommendations(Sequence[Recommendation]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> Any:
+        called = {index: self._call(index) for index in self._indices}
+        return _answer_of, (list(self._indices), list(self._scores), called, self.unknown_ids, self.by_popularity)
+
     def __repr__(self) -> str:
         return (
             f"Recommendations(items={self.items!r}, unknown_ids={self.unknown_ids!r}, "
             f"by_popularity={self.by_popularity!r})"
         )
+
+
+def _answer_of(
+    indices: list[int],
+    scores: list[float],
+    called: dict[int, tuple[RawId, str, str | None]],
+    unknown_ids: tuple[RawId, ...],
+    by_popularity: bool,
+) -> Recommendations:
+    """An answer as it was before it was pickled."""
+    return Recommendations(indices, scores, called.__getitem__, unknown_ids=unknown_ids, by_popularity=by_popularity)
 
 
 def find_id(raw: RawId, find: Callable[[RawId], int]) -> int:

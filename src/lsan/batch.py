@@ -64,7 +64,10 @@ def recommend_all(
     """
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}")
+    if out.is_dir():
+        raise DataError(f"{out} is a folder, expected the name of a file to write")
     recommender = Recommender.load(bundle)
+    k = min(k, recommender.engine.items)
     exclude = bool(recommender.file.manifest["exclude_seen"]) if exclude_seen is None else exclude_seen
     parts = out.parent / f".{out.name}.parts"
     job = {"bundle": hashlib.sha256(bundle.read_bytes()).hexdigest(), "histories": _identity(histories), "k": k,
@@ -149,11 +152,12 @@ def _piece(
     ids, title_of = recommender.vocabulary.ids, recommender.vocabulary.title_of
     distinct, place = np.unique(chosen, return_inverse=True)
     names = distinct.tolist()
+    kind = pl.Int64 if isinstance(ids[0], int) else pl.String
     return pl.DataFrame(
         {
             "user": dataset.user_ids()[begin + row],
             "rank": (column + 1).astype(np.int32),
-            "item": pl.Series([ids[item - 1] for item in names])[place],
+            "item": pl.Series([ids[item - 1] for item in names], dtype=kind)[place],
             "score": scores[row, column].astype(np.float32),
             "title": pl.Series([title_of(item) for item in names], dtype=pl.String)[place],
         }

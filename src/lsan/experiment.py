@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -285,14 +285,19 @@ def evaluate(
 
 
 def load_for_evaluation(folder: Path, dataset: Dataset | None, *, device: torch.device) -> tuple[Run, Dataset, Split]:
-    """A run, its dataset and its split.
+    """A run, its dataset and its split, in which items that were removed from the run are not known.
 
     Raises:
         DataError: as `load_run` and `dataset_of`.
     """
     run = load_run(folder, device=device)
     dataset = dataset_of(run.header.dataset, dataset)
-    return run, dataset, make_split(dataset, run.header.recipe.split)
+    split = make_split(dataset, run.header.recipe.split)
+    offered = run.network.offered.cpu().numpy()[: len(dataset.catalogue)]  # items may have been added since
+    if not offered.all():
+        known = np.concatenate([[False], offered])
+        split = replace(split, known_items=known if split.known_items is None else known & split.known_items)
+    return run, dataset, split
 
 
 def report_json(report: Report, header: RunHeader, part: Part) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lsan.cli import main
 from lsan.compression.compress import Compression, Plan
-from lsan.compression.search import Candidate, candidates, choose_for_loss, choose_for_size
+from lsan.compression.search import MARGIN, Candidate, candidates, choose_for_loss, choose_for_size
 from lsan.compression.sizes import shipped_bytes
 from lsan.config import CodedTableConfig, CrossEntropyConfig, ModelConfig, Recipe, TrainingConfig, TwinTransformerConfig
 from lsan.data.dataset import Dataset
@@ -163,7 +163,7 @@ def test_no_plan_is_beaten_in_both(known: list[Candidate]) -> None:
 
 def test_the_best_of_the_fitting_plans_is_chosen(teachers: list[Path], known: list[Candidate], tmp_path: Path) -> None:
     compression, told = compression_of(teachers, tmp_path), list[Any]()
-    target = known[len(known) // 2].size
+    target = known[len(known) // 2].size + MARGIN
     tried = choose_for_size(compression, known, target, 2, told.append)
     assert {one.plan.name for one in tried} == {one.plan.name for one in told}
     assert all(one.size <= target for one in tried)
@@ -218,12 +218,12 @@ def test_nothing_has_a_number_for_each_item_and_coordinate(codes: Any) -> None:
 
 def test_the_command(teachers: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    arguments = ["compress", *map(str, teachers), "--out", str(out), "--target-size", "13kB", "--tries", "1"]
+    arguments = ["compress", *map(str, teachers), "--out", str(out), "--target-size", "17kB", "--tries", "1"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     report = json.loads((out / "compression.json").read_text())
     chosen = out / report["chosen"]
-    assert report["bytes"]["after"] == (chosen / MODEL).stat().st_size <= 13_000
+    assert report["bytes"]["after"] == sum(shipped_parts(load_run(chosen, device=CPU)).values()) <= 17_000
     assert sum(report["bytes"]["parts"].values()) == report["bytes"]["after"]
     assert f"{report['bytes']['after']:,} bytes" in printed
     assert f"the compressed run is {chosen}" in printed

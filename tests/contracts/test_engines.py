@@ -18,7 +18,7 @@ from lsan.runs import Run
 from lsan.runtime.engine import Engine, make_engine
 from lsan.runtime.file import BundleFile
 from lsan.runtime.verify import verify_vectors
-from small_networks import ASKED, HOUR, NETWORKS, ROWS, histories_of, name_of, network_of, run_of
+from small_networks import ASKED, HOUR, ITEMS, NETWORKS, ROWS, histories_of, name_of, network_of, run_of
 
 #: None is float32.
 PRECISIONS = (None, QuantisationConfig(weights=8, table=8), QuantisationConfig(weights=4, table=4))
@@ -111,6 +111,22 @@ def test_a_session_equals_the_whole_history(config: ModelConfig, kind: str) -> N
             same, values = engine.recommend(whole[0], whole[1] if engine.timed else None, asked, 7)
             assert np.abs(scores - values).max() <= 1e-5 * max(1.0, np.abs(values).max())
             assert best.tolist() == same.tolist()
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_items_that_are_not_offered_are_not_read(kind: str) -> None:
+    for config in (NETWORKS[0], NETWORKS[-1]):
+        bundle = make_bundle(settled_run(config, None))
+        engine = engine_of(bundle, kind)
+        gone = bundle.order.tolist().index(NOT_OFFERED) + 1
+        others = [item for item in range(1, ITEMS + 1) if item != gone][:3]
+        with_it = np.array([gone, others[0], gone, others[1], others[2], gone], dtype=np.int32)
+        times = np.arange(6) * HOUR
+        kept = with_it != gone
+        found = engine.scores(with_it, times if engine.timed else None, ASKED)
+        expected = engine.scores(with_it[kept], times[kept] if engine.timed else None, ASKED)
+        assert np.array_equal(found, expected)
+        assert gone not in engine.recommend(with_it[kept], times[kept] if engine.timed else None, ASKED, ITEMS)[0]
 
 
 def test_the_same_run_gives_the_same_bytes() -> None:

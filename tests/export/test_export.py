@@ -10,9 +10,10 @@ import torch
 
 import lsan.export.export
 from lsan.cli import main
+from lsan.config import ModelConfig, Recipe, TrainingConfig
 from lsan.data.dataset import Dataset
 from lsan.errors import BundleError
-from lsan.experiment import evaluate, load_for_evaluation
+from lsan.experiment import Observer, evaluate, load_for_evaluation, start_run
 from lsan.export.bundle import Bundle, make_bundle
 from lsan.export.export import export_bundle
 from lsan.runs import Run, load_run
@@ -119,3 +120,21 @@ def test_verify_finds_another_answer(small_run: Path) -> None:
     recommender = Recommender(changed)
     with pytest.raises(BundleError, match="test vector 0"):
         verify_vectors(recommender.file, recommender.engine)
+
+
+def test_runs_whose_items_were_removed_or_added_can_be_exported(small_run: Path, tmp_path: Path) -> None:
+    ids = [str(raw) for raw in load_run(small_run, device=CPU).catalogue.ids]
+    assert main(["remove-items", str(small_run), *ids[:3], "--out", str(tmp_path / "fewer")]) == 0
+    exported = export_bundle(tmp_path / "fewer", tmp_path / "fewer.lsan")
+    assert exported.report is not None
+    removed = np.isin(exported.report.answers, [1, 2, 3])
+    assert np.isinf(exported.report.all_items.ranks[removed]).all()
+    recipe = Recipe(model=ModelConfig(regime="prefix", width=8, history=12), training=TrainingConfig(epochs=1))
+    dataset = Dataset.open(Path(load_run(small_run, device=CPU).header.dataset["path"]))
+    start_run(dataset, recipe, tmp_path / "full", device=CPU, observer=Observer())
+    (tmp_path / "new.csv").write_text("item,title\nSKU-NEW,A new lamp\n")
+    added = ["add-items", str(tmp_path / "full"), str(tmp_path / "new.csv"), "--out", str(tmp_path / "more")]
+    assert main(added) == 0
+    assert export_bundle(tmp_path / "more", tmp_path / "more.lsan").report is not None
+    assert Recommender.load(tmp_path / "more.lsan").index_of("SKU-NEW")
+    assert main(["evaluate", str(tmp_path / "more")]) == 0

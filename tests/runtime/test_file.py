@@ -74,7 +74,10 @@ DAMAGES: dict[str, tuple[Any, Any, str]] = {
     ),
     "a wrong length": (lambda h: h["table.bias"].update(shape=[61]), None, "bytes are not"),
     "a negative shape": (lambda h: h["table.bias"].update(shape=[-60]), None, "outside"),
-    "a shape that overflows": (lambda h: h["table.bias"].update(shape=[2**62, 4]), None, "bytes are not"),
+    "a shape that overflows": (lambda h: h["table.bias"].update(shape=[2**62, 4]), None, "outside"),
+    "nothing, of a huge shape": (
+        lambda h: h["table.bias"].update(shape=[0, 2**39], data_offsets=[0, 0]), None, "bytes are not|overlaps"
+    ),
     "an unknown type": (lambda h: h["table.bias"].update(dtype="F64"), None, "type"),
     "a shape of texts": (lambda h: h["table.bias"].update(shape=["60"]), None, "whole numbers"),
     "a tensor outside": (lambda h: h["table.bias"].update(data_offsets=[0, 2**40]), None, "outside"),
@@ -97,6 +100,10 @@ DAMAGES: dict[str, tuple[Any, Any, str]] = {
             {"op": "window", "in": [0], "length": 60_000}, {"op": "flatten", "in": [len(m["program"])]}
         ]),
         "columns",
+    ),
+    "a huge factor": (
+        None, lambda m: next(o for o in m["program"] if o["op"] == "attention").update(scale=10**400),
+        "expected a number",
     ),
     "no such tensor": (None, lambda m: m["output"].update(bias="what"), "what"),
     "an activation of its own": (

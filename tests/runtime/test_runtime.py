@@ -1,5 +1,6 @@
 """Recommendations from a bundle: raw ids in, titles and scores out, with NumPy alone."""
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -140,6 +141,23 @@ def test_removed_items_are_neither_read_nor_recommended(small_run: Path) -> None
     assert answer.unknown_ids == tuple(ids[2:4])
     assert ids_of(answer) == ids_of(Trained(run).recommend(ids[:4], 1000, at=AT))
     assert not set(ids[2:4]) & set(ids_of(recommender.similar(ids[0], 1000)))
+
+
+def test_more_than_there_are(recommender: Recommender) -> None:
+    ids = list(recommender.vocabulary.ids)
+    assert len(recommender.recommend(ids[:2], 10**12)) == len(ids) - 2
+    assert [len(answer) for answer in recommender.recommend_many([ids[:2], []], 10**12)] == [len(ids) - 2, len(ids)]
+
+
+def test_answers_are_sequences_that_can_be_sent(recommender: Recommender) -> None:
+    answer = recommender.recommend(list(recommender.vocabulary.ids)[:3], 6)
+    again = pickle.loads(pickle.dumps(answer))
+    assert again == answer
+    assert again.ids == answer.ids == ids_of(answer)
+    assert answer[1:3] == answer.items[1:3]
+    assert answer[-1] == answer.items[5]
+    assert answer != answer.items
+    assert "Recommendation(" in repr(answer)
 
 
 def test_bad_questions(recommender: Recommender) -> None:

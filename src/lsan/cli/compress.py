@@ -11,7 +11,7 @@ from lsan.cli.console import add_device_arguments, use_device
 from lsan.cli.terminal import console, plain_table, progress_display, ranking_progress
 from lsan.compression.compress import Compression
 from lsan.compression.report import METRICS, Change, change, write_report
-from lsan.compression.search import Candidate, Tried, candidates, choose_for_loss, choose_for_size
+from lsan.compression.search import MARGIN, Candidate, Tried, candidates, choose_for_loss, choose_for_size
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
 from lsan.experiment import Observer, Part, dataset_of, evaluate, make_split
@@ -113,7 +113,7 @@ def _changes(compression: Compression, chosen: Tried) -> list[Change]:
 
 def _print_plans(known: list[Candidate], target: int | None) -> None:
     table = plain_table("plan", "bytes", "estimated loss")
-    shown = known if target is None else [one for one in known if one.size <= target]
+    shown = known if target is None else [one for one in known if one.size + MARGIN <= target]
     for candidate in sorted(shown, key=lambda one: one.loss)[:8]:
         table.add_row(candidate.plan.name, f"{candidate.size:,}", f"{candidate.loss:.1%}")
     out = console()

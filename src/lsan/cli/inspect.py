@@ -28,10 +28,10 @@ def run(args: argparse.Namespace) -> None:
     manifest = file.manifest
     if args.json:
         shown = {name: entry for name, entry in manifest.items() if name not in ("program", "quantised")}
-        print(json.dumps(shown, ensure_ascii=False, indent=1))
+        print(json.dumps(shown, indent=1))
         return
     out = console()
-    bits = sorted({entry["bits"] for entry in manifest["quantised"].values() if isinstance(entry, dict)})
+    bits = sorted({entry["bits"] for entry in manifest["quantised"].values() if _has_bits(entry)})
     out.print(
         f"{manifest['items']:,} items, histories of up to {manifest['history']} events, width {manifest['width']}, "
         f"{len(manifest['program'])} operations, {'times are read' if manifest['timed'] else 'no times are read'}"
@@ -60,7 +60,13 @@ def parts_table(parts: Mapping[str, int]) -> Table:
     return table
 
 
+def _has_bits(entry: Any) -> bool:
+    return isinstance(entry, dict) and type(entry.get("bits")) is int
+
+
 def _table(table: Mapping[str, Any]) -> str:
-    if table.get("kind") == "vectors":
-        return "vectors"
-    return f"codes of {len(table.get('rows', []))} rows, from tables of {table.get('rows')} rows"
+    rows = table.get("rows")
+    if table.get("kind") == "vectors" or not isinstance(rows, list):
+        return "vectors" if table.get("kind") == "vectors" else "of an unknown kind"
+    sizes = sorted({str(count) for count in rows})
+    return f"codes of {len(rows)} rows, from tables of {', '.join(sizes)} rows"

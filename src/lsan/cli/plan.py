@@ -56,6 +56,6 @@ def _count(text: str) -> int:
 
 def _bytes(size: int) -> str:
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
+        if size >= 0.9995 * unit:
             return f"{size / unit:.3g} {name}" if size < 1000 * unit else f"{size // unit:,} {name}"
     return f"{size} B"

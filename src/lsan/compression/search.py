@@ -21,6 +21,9 @@ _WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256)
 _TABLES = (2, 4, 6, 8, 12, 16, 24, 32)
 _ROWS = (16, 64, 256)
 
+#: Bytes that a file may be larger than planned.
+MARGIN = 300
+
 #: Estimated share of accuracy that is lost: so much of the share of the scores' variance that codes miss (measured on
 #: Beauty, docs/log.md), and so much times the square of how often the width is halved (a guess).
 _BY_ERROR, _BY_HALVING = 0.8, 0.02
@@ -135,9 +138,9 @@ def choose_for_size(
     Raises:
         ConfigError: when no plan is as small.
     """
-    fitting = sorted((one for one in known if one.size <= target), key=lambda one: one.loss)
+    fitting = sorted((one for one in known if one.size + MARGIN <= target), key=lambda one: one.loss)
     if not fitting:
-        least = min(one.size for one in known)
+        least = min(one.size for one in known) + MARGIN
         raise ConfigError(f"no plan takes {target:,} bytes or less: the smallest takes {least:,}")
     tried: list[Tried] = []
     for candidate in fitting[:tries]:

@@ -17,6 +17,9 @@ from lsan.runtime.file import VOCABULARY, packed_size
 #: Items of the small catalogue whose bundle tells what does not grow with the items.
 _FEW = 1024
 
+#: Bytes of a table's rows and offset in the manifest.
+_A_TABLE = 9
+
 #: Bits of a training event count.
 _COUNT_BITS = 8
 
@@ -24,12 +27,14 @@ _COUNT_BITS = 8
 def shipped_bytes(recipe: Recipe, items: int, *, categories: int = 0) -> dict[str, int]:
     """Bytes of each part of the bundle of such a model with so many items, all but ids, titles and categories, to
     within some hundred (digits in the header, counts of events)."""
-    model = recipe.model
-    alike = model  # what does not grow with the items is the same for all numbers of codes
-    if isinstance(model.table, CodedTableConfig):
-        alike = msgspec.structs.replace(model, table=msgspec.structs.replace(model.table, tables=2, rows=256))
+    model, alike, longer = recipe.model, recipe, 0
+    if isinstance(model.table, CodedTableConfig):  # but for the list of tables, the rest is the same for all of them
+        table = msgspec.structs.replace(model.table, tables=2, rows=256)
+        alike = msgspec.structs.replace(recipe, model=msgspec.structs.replace(model, table=table))
+        longer = _A_TABLE * (model.table.tables - 2)
     parts = _few(alike, categories) | _item_bytes(model, items, categories)
     listed = items if model.quantisation is None else min(POPULAR, items)
+    parts["manifest"] += longer
     parts["popularity"] = packed_size(listed, items.bit_length()) + packed_size(listed, _COUNT_BITS)
     return parts
 
@@ -59,9 +64,9 @@ def small_run(recipe: Recipe, items: int, categories: int = 0) -> Run:
 
 
 @cache
-def _few(model: ModelConfig, categories: int) -> dict[str, int]:
+def _few(recipe: Recipe, categories: int) -> dict[str, int]:
     """Bytes by part of a bundle of few items."""
-    parts = make_bundle(small_run(Recipe(model=model), _FEW, categories)).parts
+    parts = make_bundle(small_run(recipe, _FEW, categories)).parts
     return {part: size for part, size in parts.items() if part != VOCABULARY}
 
 

@@ -96,6 +96,7 @@ def rank_cases(
         start, stop = cases.start[batch], cases.stop[batch]
         with torch.inference_mode():
             scores = scorer.scores(Histories.of(reader.read(start, stop), cases.users[batch] + 1).to(device))
+            scores = scores[:, : len(dataset.catalogue)]  # a run may have more items than its dataset
             if scores.isnan().any():
                 raise DataError("the model gave a score that is not a number: train it with a lower learning_rate")
             if unknown is not None:

@@ -97,7 +97,10 @@ class BundleFile:
         Raises:
             BundleError: when there are not so many bytes.
         """
-        return unpack(self.tensor(name, np.uint8, (packed_size(count, bits),)), bits, count)
+        found = self.tensor(name, np.uint8, (packed_size(count, bits),))
+        if count * bits % 8 and found[-1] & (0xFF >> count * bits % 8):
+            raise BundleError(f"{name}: its last byte is not filled with zeros")
+        return unpack(found, bits, count)
 
     def floats(self, name: Any, dimensions: int) -> FloatArray:
         """A tensor of floats, dequantised where it is quantised.
@@ -117,7 +120,12 @@ class BundleFile:
             shape, bits = described.get("shape") if isinstance(described, dict) else None, None
             if isinstance(shape, list):
                 bits = described.get("bits")
-            if bits not in (4, 8) or not shape or not all(type(n) is int and 1 <= n < 2**31 for n in shape):
+            if (
+                type(bits) is not int
+                or bits not in (4, 8)
+                or not shape
+                or not all(type(n) is int and 1 <= n < 2**31 for n in shape)
+            ):
                 raise BundleError(f"quantised {name}: expected a shape and 4 or 8 bits, got {described}")
             if len(shape) != dimensions or math.prod(shape) >= 2**40:
                 raise BundleError(f"quantised {name}: shape {shape}, expected {dimensions} dimensions")
@@ -212,9 +220,11 @@ def _tensors(content: bytes) -> dict[str, Array]:
             if not isinstance(numbers, list) or len(numbers) > most or not all(type(n) is int for n in numbers):
                 raise BundleError(f"{name}: shape and data_offsets should be lists of whole numbers")
         dtype = np.dtype(_TYPES[kind]).newbyteorder("<")
-        if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= len(data) or any(n < 0 for n in shape):
+        if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= len(data) or any(not 0 <= n < 2**40 for n in shape):
             raise BundleError(f"{name}: lies outside the file, which may be truncated")
-        if math.prod(shape) * dtype.itemsize != ends[1] - ends[0]:
+        if math.prod(shape) * dtype.itemsize != ends[1] - ends[0] or (
+            0 in shape and len(shape) > 1 and max(shape) > 2**31
+        ):
             raise BundleError(f"{name}: {ends[1] - ends[0]} bytes are not {kind} of shape {shape}")
         tensors[name] = np.frombuffer(data[ends[0] : ends[1]], dtype=dtype).reshape(shape)
         places.append((ends[0], ends[1], name))

@@ -1,6 +1,5 @@
 """The program of a bundle in NumPy: slower than the native engine, of the same results and the same interface."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +64,7 @@ class NumpyEngine:
             if found.max(initial=0) > categories:
                 raise BundleError("categories: names a category that does not exist")
         else:
+            _expect("categories" not in file.tensors, "there are no categories, but a tensor of them")
             self._category[1:] = 1
         self._program = _program(self, manifest["program"])
         self.hidden_width = self._program[-1].columns
@@ -93,8 +93,9 @@ class NumpyEngine:
 
     def hidden(self, items: IntArray, times: IntArray | None, asked: int) -> FloatArray:
         """What the program gives. Shape [hidden_width]."""
-        latest = np.asarray(items, dtype=np.int64)[-self.history :]
-        known = np.full(len(latest), -1) if times is None else np.asarray(times, dtype=np.int64)[-self.history :]
+        items, times = self._offered_events(items, times)
+        latest = items[-self.history :]
+        known = np.full(len(latest), -1) if times is None else times[-self.history :]
         history = _History(items=latest, times=known, asked=asked)
         results: list[FloatArray] = []
         with np.errstate(all="ignore"):  # weights of 1e38 are numbers too
@@ -103,8 +104,15 @@ class NumpyEngine:
         hidden: FloatArray = results[-1][0]
         return hidden
 
+    def _offered_events(self, items: IntArray, times: IntArray | None) -> tuple[IntArray, IntArray | None]:
+        found = np.asarray(items, dtype=np.int64)
+        known = None if times is None else np.asarray(times, dtype=np.int64)
+        keep = self.offered[found - 1]
+        return (found, known) if keep.all() else (found[keep], None if known is None else known[keep])
+
     def scores(self, items: IntArray, times: IntArray | None, asked: int) -> FloatArray:
         """Scores of the items 1..V (entry v - 1)."""
+        items, times = self._offered_events(items, times)
         if len(items) == 0:
             return self._popularity.copy()
         hidden = self.hidden(items, times, asked)
@@ -186,8 +194,9 @@ class NumpySession:
 
     def append(self, item: int, time: int) -> None:
         """One more event: its item 1..V, and when it was in milliseconds, -1 where unknown."""
-        self._items.append(item)
-        self._times.append(time)
+        if self._engine.offered[item - 1]:
+            self._items.append(item)
+            self._times.append(time)
 
     def recommend(
         self, asked: int, k: int, excluded: IntArray | None = None, allowed: npt.NDArray[np.uint8] | None = None
@@ -243,14 +252,10 @@ class ItemTable:
     def scores(self, hidden: FloatArray) -> FloatArray:
         if self.codes is None:
             return self.weight @ hidden
-        if self.slices == 1:
-            rows = self.weight @ hidden
-        else:
-            parts = np.repeat(hidden.reshape(self.slices, -1), len(self.weight) // self.slices, axis=0)
-            rows = (self.weight * parts).sum(1)
+        parts = [hidden] * self.codes.shape[1] if self.slices == 1 else np.split(hidden, self.slices)
         scores = np.zeros(len(self.codes), dtype=np.float32)
-        for column in self.codes.T:
-            scores += rows[column]
+        for column, part in zip(self.codes.T, parts, strict=True):
+            scores += (self.weight @ part)[column]
         return scores
 
 
@@ -324,7 +329,7 @@ def _flag(entry: dict[str, Any], name: str) -> bool:
 
 
 def _number(value: Any, name: str) -> np.float32:
-    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > 1e30:
+    if type(value) not in (int, float) or not abs(value) <= 3e38:
         raise BundleError(f"{name!r} is {value!r:.80}, expected a number")
     return np.float32(value)
 

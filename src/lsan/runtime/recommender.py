@@ -1,5 +1,6 @@
 """Recommendations from a bundle: raw ids in, titles and scores out."""
 
+import operator
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,8 +75,8 @@ class Recommender:
         """
         self.file: BundleFile = parse_bundle(content, where)
         try:
+            self.engine: Engine = make_engine(content, self.file, native=native)  # first: it knows V items to be there
             self.vocabulary = Vocabulary(self.file)
-            self.engine: Engine = make_engine(content, self.file, native=native)
             self._offered = np.ones(self.engine.items, dtype=np.uint8)
             if "offered" in self.file.tensors:
                 self._offered = self.file.packed("offered", 1, self.engine.items).astype(np.uint8)
@@ -139,7 +140,7 @@ class Recommender:
         """`recommend` for many histories, on all cores unless `threads` says how many."""
         if times is not None and len(times) != len(histories):
             raise ConfigError(f"times for {len(times)} histories, but {len(histories)} histories")
-        exclude, threads = self._excludes(exclude_seen), threads or cores()
+        exclude, threads, k = self._excludes(exclude_seen), threads or cores(), min(k, self.engine.items)
         answers: list[Recommendations] = []
         with ThreadPoolExecutor(1) as pool:  # the engine works on one piece while ids become indices and back again
             running: tuple[Future[Best], Sequence[Sequence[RawId]], list[list[int]]] | None = None
@@ -196,11 +197,11 @@ class Recommender:
         index = self._known(item)
         self._check(history, 1)
         events, moments, asked = self._events(history, self.vocabulary.indices_of(history), times, at)
-        items = np.array(events[-self.engine.history :], dtype=np.int32)
-        stamps = np.array(moments[-self.engine.history :], dtype=np.int64) if self.engine.timed else None
+        items = np.array(events, dtype=np.int32)
+        stamps = np.array(moments, dtype=np.int64) if self.engine.timed else None
         whole = self._margin(items, stamps, asked, index)
         contributions = []
-        for left_out, event in enumerate(items.tolist()):
+        for left_out, event in list(enumerate(events))[-self.engine.history :]:
             less = None if stamps is None else np.delete(stamps, left_out)
             contributions.append(
                 Explanation(
@@ -229,7 +230,7 @@ class Recommender:
     def _check(self, history: Sequence[RawId], k: int) -> None:
         if isinstance(history, str):
             raise ConfigError("a history is a list of item ids, not a string")
-        if k < 1:
+        if operator.index(k) < 1:
             raise ConfigError(f"k must be at least 1, got {k}")
 
     def _excludes(self, exclude_seen: bool | None) -> bool:

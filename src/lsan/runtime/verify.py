@@ -20,7 +20,12 @@ def verify_vectors(file: BundleFile, engine: Engine) -> float:
         asked = file.tensor("check.asked", np.int64, items.shape[:1])
     top = file.tensor("check.top", np.int32, (len(items), None))
     scores = file.tensor("check.scores", np.float32, top.shape)
-    if top.size == 0 or items.min(initial=0) < 0 or top.min() < 1 or max(items.max(), top.max()) > engine.items:
+    if (
+        top.size == 0
+        or items.min(initial=0) < 0
+        or top.min() < 1
+        or max(items.max(initial=0), top.max()) > engine.items
+    ):
         raise BundleError("check.*: no test vectors, or they name items that do not exist")
     if not np.isfinite(scores).all():
         raise BundleError("check.scores: holds what is no finite number")

@@ -341,18 +341,26 @@ cdef class Session:
     def __dealloc__(self):
         lsan_state_free(self._state)
 
+    cdef int _check(self) except -1:
+        if self._state is NULL:
+            raise ValueError("not made by Engine.session")
+        return 0
+
     @property
     def length(self):
         """Events so far, of items that are offered."""
+        self._check()
         return lsan_session_length(self._state)
 
     @property
     def memory(self):
         """Bytes that it holds."""
+        self._check()
         return lsan_state_memory(self._state)
 
     def append(self, int32_t item, int64_t time):
         """One more event; a negative time is unknown."""
+        self._check()
         if self._busy:
             raise RuntimeError("another thread uses this session")
         if lsan_append(self._state, item, time) < 0:
@@ -360,6 +368,7 @@ cdef class Session:
 
     def recommend(self, int64_t asked, k, excluded=None, allowed=None, method=None):
         """As `Engine.recommend`, after the events so far."""
+        self._check()
         cdef size_t most = _bounded(k, self._engine.items)
         cdef const float *hidden
         if self._busy:
@@ -376,6 +385,7 @@ cdef class Session:
 
     def hidden(self, int64_t asked):
         """The hidden vector after the events so far."""
+        self._check()
         cdef object out = _empty(self._engine.hidden_width, _float32)
         cdef float[::1] out_view = out
         cdef const float *hidden

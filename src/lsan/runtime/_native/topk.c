@@ -294,7 +294,7 @@ static bool indexed(search *q) {
     const code_planes *codes = &m->codes;
     uint32_t first_rows = codes->tables[0].rows, second_rows = codes->tables[1].rows, found = 0;
     uint32_t counts[257] = {0};
-    if (!set_bounds(q)) return true;
+    if (!set_bounds(q)) return false;
     const uint8_t *third = s->bounds + (size_t)codes->count * 256;
     for (uint32_t a = 0; a < first_rows; a++) {
         uint64_t pass[4];
