@@ -83,8 +83,6 @@ class Recommendations(Sequence[Recommendation]):
         mine = self.items, self.unknown_ids, self.by_popularity
         return mine == (other.items, other.unknown_ids, other.by_popularity)
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __reduce__(self) -> Any:
         called = {index: self._call(index) for index in self._indices}
         return _answer_of, (list(self._indices), list(self._scores), called, self.unknown_ids, self.by_popularity)

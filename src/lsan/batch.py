@@ -14,7 +14,7 @@ from lsan.data.dataset import Dataset
 from lsan.data.prepare import prepare_dataset
 from lsan.errors import ConfigError, DataError
 from lsan.files import write_atomically
-from lsan.runtime.file import IntArray
+from lsan.runtime.file import IntArray, read_bytes
 from lsan.runtime.recommender import Recommender, cores
 
 #: Users in one piece of the output.
@@ -66,11 +66,12 @@ def recommend_all(
         raise ConfigError(f"k must be at least 1, got {k}")
     if out.is_dir():
         raise DataError(f"{out} is a folder, expected the name of a file to write")
-    recommender = Recommender.load(bundle)
+    content = read_bytes(bundle)
+    recommender = Recommender(content, where=str(bundle))
     k = min(k, recommender.engine.items)
     exclude = bool(recommender.file.manifest["exclude_seen"]) if exclude_seen is None else exclude_seen
     parts = out.parent / f".{out.name}.parts"
-    job = {"bundle": hashlib.sha256(bundle.read_bytes()).hexdigest(), "histories": _identity(histories), "k": k,
+    job = {"bundle": hashlib.sha256(content).hexdigest(), "histories": _identity(histories), "k": k,
            "exclude_seen": exclude, "users_a_piece": _USERS}  # fmt: skip
     _begin(parts, job)
     dataset = _dataset(histories, parts)

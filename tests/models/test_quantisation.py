@@ -10,12 +10,11 @@ from torch import nn
 from lsan.models.quantisation import (
     dequantise,
     pack_bits,
-    packed_size,
     quantise,
     round_in_use,
     scales_of,
-    unpack_bits,
 )
+from lsan.runtime.file import packed_size, unpack
 
 
 def rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
@@ -87,7 +86,7 @@ def test_packed_numbers_come_back(bits: int, data: st.DataObject) -> None:
     packed = pack_bits(np.array(numbers, dtype=np.int64), bits)
     assert packed.dtype == np.uint8
     assert len(packed) == packed_size(len(numbers), bits)
-    assert unpack_bits(packed, bits, len(numbers)).tolist() == numbers
+    assert unpack(packed, bits, len(numbers)).tolist() == numbers
 
 
 def test_packed_numbers_by_hand() -> None:

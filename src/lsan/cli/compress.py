@@ -5,8 +5,6 @@ import re
 import sys
 from pathlib import Path
 
-import torch
-
 from lsan.cli.console import add_device_arguments, use_device
 from lsan.cli.terminal import console, plain_table, progress_display, ranking_progress
 from lsan.compression.compress import Compression
@@ -86,8 +84,9 @@ def run(args: argparse.Namespace) -> None:
     if not tried:
         raise ConfigError("the files became larger than planned: ask for a larger size")
     changes = _changes(compression, tried[0])
-    write_report(args.out, args.runs, tried, changes)
-    _print_report(args.runs[0], tried[0], changes)
+    before = sum(shipped_parts(teachers[0]).values())
+    write_report(args.out, args.runs, before, tried, changes)
+    _print_report(before, tried[0], changes)
     if args.max_loss is not None and tried[0].figure < (1 - args.max_loss) * figure:
         print(f"no plan that was tried keeps {1 - args.max_loss:.1%}: more --tries may", file=sys.stderr)
     print(f"the compressed run is {tried[0].folder}; written {args.out / 'compression.json'} and accuracy-bytes.png")
@@ -125,11 +124,10 @@ def _print_tried(tried: Tried) -> None:
     print(f"{tried.plan.name}: {tried.size:,} bytes, validation nDCG@10 {tried.figure:.4f}", flush=True)
 
 
-def _print_report(teacher: Path, chosen: Tried, changes: list[Change]) -> None:
-    cpu = torch.device("cpu")
-    out, before = console(), sum(shipped_parts(load_run(teacher, device=cpu)).values())
+def _print_report(before: int, chosen: Tried, changes: list[Change]) -> None:
+    out = console()
     table = plain_table("part", "bytes")
-    for part, size in shipped_parts(load_run(chosen.folder, device=cpu)).items():
+    for part, size in chosen.parts.items():
         table.add_row(part, f"{size:,}")
     out.print(f"\n{chosen.plan.name}: {chosen.size:,} bytes, {before / chosen.size:.1f} times smaller")
     out.print(table)

@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from lsan.compression.search import Tried
 from lsan.evaluation.metrics import accuracy
 from lsan.evaluation.report import PolicyReport
 from lsan.evaluation.significance import paired_bootstrap
-from lsan.export.bundle import shipped_parts
 from lsan.files import write_atomically
 from lsan.pictures import Point, accuracy_picture
-from lsan.runs import load_run
 
 #: The figures that are reported.
 METRICS = ("nDCG@10", "HR@10")
@@ -59,13 +56,15 @@ def change(part: str, before: PolicyReport, after: PolicyReport, users: np.ndarr
     )
 
 
-def write_report(folder: Path, teachers: Sequence[Path], tried: Sequence[Tried], changes: Sequence[Change]) -> None:
-    """Write compression.json and accuracy-bytes.png; the first of `tried` is the chosen one."""
-    chosen, cpu = tried[0], torch.device("cpu")
-    size = sum(shipped_parts(load_run(teachers[0], device=cpu)).values())
+def write_report(
+    folder: Path, teachers: Sequence[Path], size: int, tried: Sequence[Tried], changes: Sequence[Change]
+) -> None:
+    """Write compression.json and accuracy-bytes.png; `size` is the first teacher's, the first of `tried` the chosen
+    one."""
+    chosen = tried[0]
     content: dict[str, Any] = {
         "teachers": [str(teacher.resolve()) for teacher in teachers],
-        "bytes": {"before": size, "after": chosen.size, "parts": shipped_parts(load_run(chosen.folder, device=cpu))},
+        "bytes": {"before": size, "after": chosen.size, "parts": chosen.parts},
         "chosen": chosen.plan.name,
         "accuracy": {one.part: {**asdict(one), "kept": one.share("nDCG@10")} for one in changes},
         "tried": [

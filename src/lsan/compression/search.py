@@ -124,10 +124,15 @@ class Tried:
     """The plan."""
     folder: Path
     """Its run folder."""
-    size: int
-    """Bytes of its bundle, likewise."""
+    parts: dict[str, int]
+    """Bytes of its bundle by part, likewise."""
     figure: float
     """Its validation nDCG@10."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(self.parts.values())
 
 
 def choose_for_size(
@@ -180,5 +185,5 @@ def choose_for_loss(
 def _carry_out(compression: Compression, plan: Plan) -> Tried:
     folder = compression.run(plan)
     progress = RunHeader.read(folder).progress
-    size = sum(shipped_parts(load_run(folder, device=torch.device("cpu"))).values())
-    return Tried(plan=plan, folder=folder, size=size, figure=progress["validation nDCG@10"])
+    parts = shipped_parts(load_run(folder, device=torch.device("cpu")))
+    return Tried(plan=plan, folder=folder, parts=parts, figure=progress["validation nDCG@10"])

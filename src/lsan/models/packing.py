@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from lsan.config import CodedTableConfig, ComposedTableConfig, ModelConfig
 from lsan.models.item_tables.composed import complete_radices
-from lsan.models.quantisation import dequantise, pack_bits, packed_size, quantise, scale_count, scales_of, unpack_bits
+from lsan.models.quantisation import dequantise, pack_bits, quantise, scale_count, scales_of
+from lsan.runtime.file import packed_size
+from lsan.runtime.file import unpack as unpack_bits
 
 #: Items whose popularity is kept.
 POPULAR = 500
@@ -122,7 +124,7 @@ def unpack(held: State, like: State, config: ModelConfig) -> State:
         count = tensor.numel()
         if name in matrices:
             bits = matrices[name]
-            whole = unpack_bits(held[name].numpy(), bits, count).astype(np.int64) - 2 ** (bits - 1)
+            whole = unpack_bits(held[name].numpy(), bits, count) - 2 ** (bits - 1)
             state[name] = dequantise(torch.from_numpy(whole).view(tensor.shape), held[f"{name}.scale"].float())
         elif tensor.is_floating_point():
             state[name] = held[name].float()
@@ -132,7 +134,7 @@ def unpack(held: State, like: State, config: ModelConfig) -> State:
                 raise ValueError("popularity.items names an item that does not exist")
             state[name] = torch.zeros(count, dtype=tensor.dtype).index_copy_(0, places, held["popularity.counts"])
         else:
-            whole = unpack_bits(held[name].numpy(), _whole_bits(name, like, config), count).astype(np.int64)
+            whole = unpack_bits(held[name].numpy(), _whole_bits(name, like, config), count)
             state[name] = torch.from_numpy(whole).to(tensor.dtype).view(tensor.shape)
     return state
 

@@ -84,18 +84,3 @@ def pack_bits(numbers: npt.NDArray[np.integer], bits: int) -> npt.NDArray[np.uin
         return numbers.astype(np.uint8).ravel()
     spread = np.unpackbits(numbers.astype(">u4").reshape(-1, 1).view(np.uint8), axis=1)[:, 32 - bits :]
     return np.packbits(spread)
-
-
-def unpack_bits(packed: npt.NDArray[np.uint8], bits: int, count: int) -> npt.NDArray[np.uint32]:
-    """The first `count` numbers of what `pack_bits` made."""
-    if bits == 8:
-        return packed[:count].astype(np.uint32)
-    spread = np.zeros((count, 32), dtype=np.uint8)
-    spread[:, 32 - bits :] = np.unpackbits(packed, count=count * bits).reshape(count, bits)
-    numbers: npt.NDArray[np.uint32] = np.packbits(spread, axis=1).view(">u4")[:, 0].astype(np.uint32)
-    return numbers
-
-
-def packed_size(count: int, bits: int) -> int:
-    """Bytes of `count` packed numbers."""
-    return -(-count * bits // 8)

@@ -93,7 +93,9 @@ class NumpyEngine:
 
     def hidden(self, items: IntArray, times: IntArray | None, asked: int) -> FloatArray:
         """What the program gives. Shape [hidden_width]."""
-        items, times = self._offered_events(items, times)
+        return self._run(*self._offered_events(items, times), asked)
+
+    def _run(self, items: IntArray, times: IntArray | None, asked: int) -> FloatArray:
         latest = items[-self.history :]
         known = np.full(len(latest), -1) if times is None else times[-self.history :]
         history = _History(items=latest, times=known, asked=asked)
@@ -115,7 +117,7 @@ class NumpyEngine:
         items, times = self._offered_events(items, times)
         if len(items) == 0:
             return self._popularity.copy()
-        hidden = self.hidden(items, times, asked)
+        hidden = self._run(items, times, asked)
         with np.errstate(all="ignore"):
             scores = self._table.scores(hidden) if self._matrix is None else self._matrix @ hidden
             found: FloatArray = scores + self._bias
@@ -157,10 +159,6 @@ class NumpyEngine:
             )  # fmt: skip
             best[row, : len(found)], scores[row, : len(found)] = found, values
         return best, scores
-
-    def vectors(self, items: IntArray) -> FloatArray:
-        """The rows of the items in the table. Shape [items, width]."""
-        return self._table.vectors(items)
 
     def session(self) -> "NumpySession":
         """An empty history that grows."""
