@@ -1,121 +1,109 @@
 /**
- * Recommendations from one .lsan file, in a browser, in a worker or in Node. Types: lsan.d.ts.
- * The engine is lsan.wasm, the same C as lsan.runtime's; nothing leaves the device.
+ * Recommendations from a .lsan file, in pages, workers and Node. lsan.d.ts has the types, lsan.wasm the engine:
+ * the same C as in Python. Nothing leaves the device.
  */
 
-/** What is wrong with a file or a call, and what was expected. */
+/** What is wrong with a file or a call. */
 export class LsanError extends Error {
   name = "LsanError";
 }
 
-/** Loads a .lsan file: from an address, a response, bytes, or in Node from a path. */
 export async function load(source, { wasm = new URL("./lsan.wasm", import.meta.url), onProgress } = {}) {
   const [module, content] = await Promise.all([moduleOf(wasm), bytesOf(source, onProgress)]);
   const { exports } = await WebAssembly.instantiate(module, {});
   return new Recommender(new Engine(exports, content), new Bundle(content));
 }
 
-const LATEST = 7_258_118_400; // 2200-01-01 in seconds since 1970
-const WHOLE_NUMBER = /^(0|-?[1-9][0-9]{0,18})$/;
-
 function expect(truth, message) {
   if (!truth) throw new LsanError(message);
 }
 
-/** A response, or in Node a file's bytes. */
-async function open(source) {
-  if (source instanceof Response) return source;
-  const text = String(source);
-  const inNode = globalThis.process?.versions?.node !== undefined && globalThis.document === undefined;
-  if (inNode && (text.startsWith("file:") || !/^[a-z][a-z0-9+.-]+:/i.test(text))) {
-    const files = "node:fs/promises"; // not for bundlers
-    const { readFile } = await import(/* webpackIgnore: true */ /* @vite-ignore */ files);
-    return new Uint8Array(await readFile(text.startsWith("file:") ? new URL(text) : text));
-  }
-  return fetch(source);
+const areBytes = (source) => source instanceof ArrayBuffer || ArrayBuffer.isView(source);
+
+async function moduleOf(wasm) {
+  if (wasm instanceof WebAssembly.Module) return wasm;
+  if (areBytes(wasm)) return WebAssembly.compile(wasm);
+  const found = await responseOf(wasm);
+  const streams = found.headers.get("content-type")?.startsWith("application/wasm"); // else it would be refused
+  return streams ? WebAssembly.compileStreaming(found) : WebAssembly.compile(await found.arrayBuffer());
 }
 
 async function bytesOf(source, onProgress) {
-  if (source instanceof ArrayBuffer) return new Uint8Array(source);
-  if (ArrayBuffer.isView(source)) return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
-  expect(
-    typeof source === "string" || source instanceof URL || source instanceof Response,
-    "load needs an address, a Response or bytes",
-  );
-  const name = source instanceof Response ? source.url : source;
-  const found = await open(source).catch((error) => {
-    throw new LsanError(`${name}: cannot be read (${error.message})`, { cause: error });
-  });
-  if (!(found instanceof Response)) {
-    onProgress?.(found.length, found.length);
-    return found;
+  if (areBytes(source)) {
+    return new Uint8Array(source.buffer ?? source, source.byteOffset ?? 0, source.byteLength);
   }
-  expect(found.ok, `${name}: cannot be read (status ${found.status})`);
+  const found = await responseOf(source);
   if (!onProgress || !found.body) return new Uint8Array(await found.arrayBuffer());
-  const coded = found.headers.get("content-encoding") ?? "identity"; // then the length is not that of the file
-  const total = coded === "identity" ? Number(found.headers.get("content-length")) || null : null;
+  const total = found.headers.has("content-encoding") ? 0 : Number(found.headers.get("content-length"));
   const pieces = [];
   let length = 0;
   for (const reader = found.body.getReader(); ; ) {
     const { done, value } = await reader.read();
     if (done) break;
     pieces.push(value);
-    onProgress((length += value.length), total);
+    onProgress((length += value.length), total || null);
   }
   const content = new Uint8Array(length);
   for (const piece of pieces.reverse()) content.set(piece, (length -= piece.length));
   return content;
 }
 
-async function moduleOf(wasm) {
-  if (wasm instanceof WebAssembly.Module) return wasm;
-  if (wasm instanceof ArrayBuffer || ArrayBuffer.isView(wasm)) return WebAssembly.compile(wasm);
-  const found = await open(wasm);
-  if (!(found instanceof Response)) return WebAssembly.compile(found);
-  expect(found.ok, `${wasm}: cannot be read (status ${found.status})`);
-  const streams = found.headers.get("content-type")?.startsWith("application/wasm");
-  return streams ? WebAssembly.compileStreaming(found) : WebAssembly.compile(await found.arrayBuffer());
+async function responseOf(source) {
+  const isResponse = source instanceof Response;
+  expect(typeof source === "string" || source instanceof URL || isResponse, "load takes an address, a Response or bytes");
+  const name = isResponse ? source.url : String(source);
+  try {
+    const found = isResponse ? source : isFile(name) ? await fileOf(name) : await fetch(source);
+    expect(found.ok, `status ${found.status}`);
+    return found;
+  } catch (error) {
+    throw new LsanError(`${name} cannot be read: ${error.message}`, { cause: error });
+  }
 }
 
-/** Tensors of a file by name, and its manifest. The engine has read the same bytes before and refused what is no bundle. */
+const isFile = (name) =>
+  globalThis.process?.versions?.node && !globalThis.document && (/^file:/i.test(name) || !/^[a-z][a-z\d+.-]+:/i.test(name));
+
+async function fileOf(name) {
+  const files = "node:fs/promises"; // a variable, so that bundlers let it be
+  const { readFile } = await import(/* webpackIgnore: true */ /* @vite-ignore */ files);
+  const content = await readFile(/^file:/i.test(name) ? new URL(name) : name);
+  return new Response(content, { headers: { "content-length": content.length } });
+}
+
+/** Tensors by name, and the manifest. The engine has read the same bytes before and refused what is no bundle. */
 class Bundle {
   #tensors = new Map();
 
   constructor(content) {
     const size = Number(new DataView(content.buffer, content.byteOffset).getBigUint64(0, true));
-    const text = new TextDecoder();
-    const header = JSON.parse(text.decode(content.subarray(8, 8 + size)));
-    for (const [name, { dtype, data_offsets: ends }] of Object.entries(header)) {
-      if (ends) this.#tensors.set(name, { dtype, bytes: content.subarray(8 + size + ends[0], 8 + size + ends[1]) });
+    const parse = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
+    const { __metadata__, ...tensors } = parse(content.subarray(8, 8 + size));
+    for (const [name, { dtype, data_offsets: ends }] of Object.entries(tensors)) {
+      this.#tensors.set(name, { dtype, bytes: content.subarray(8 + size + ends[0], 8 + size + ends[1]) });
     }
-    this.manifest = JSON.parse(text.decode(this.tensor("manifest", "U8")));
+    this.manifest = parse(this.tensor("manifest", "U8"));
   }
 
   has(name) {
     return this.#tensors.has(name);
   }
 
-  /** A copy of a tensor's bytes; `length` is how many, where that is known. */
+  /** A copy of the bytes; `length` is how many, where that is known. */
   tensor(name, dtype, length) {
     const found = this.#tensors.get(name);
     expect(found?.dtype === dtype, `there is no tensor ${name} of type ${dtype}`);
-    expect(length === undefined || found.bytes.length === length, `${name}: not as long as expected`);
+    expect(length === undefined || found.bytes.length === length, `${name} has not the length that it should have`);
     return found.bytes.slice();
   }
 
-  /** Packed whole numbers of `bits` bits each, the highest bit first. */
+  /** Packed whole numbers, the highest bit first. */
   packed(name, bits, count) {
     const bytes = this.tensor(name, "U8", Math.ceil((count * bits) / 8));
     const numbers = new Uint32Array(count);
-    for (let i = 0, bit = 0; i < count; i++) {
-      let number = 0;
-      for (let left = bits; left > 0; ) {
-        const taken = Math.min(left, 8 - (bit & 7));
-        number = number * 2 ** taken + ((bytes[bit >>> 3] >> (8 - (bit & 7) - taken)) & (2 ** taken - 1));
-        bit += taken;
-        left -= taken;
-      }
-      numbers[i] = number;
+    for (let bit = 0; bit < count * bits; bit++) {
+      const i = Math.floor(bit / bits);
+      numbers[i] = numbers[i] * 2 + ((bytes[Math.floor(bit / 8)] >> (7 - (bit % 8))) & 1);
     }
     return numbers;
   }
@@ -123,37 +111,44 @@ class Bundle {
   /** Texts of UTF-8 bytes, as a function of their place. */
   texts(name, count) {
     const bytes = this.tensor(`${name}.bytes`, "U8");
-    const words = new Uint32Array(this.tensor(`${name}.ends`, "I64", 8 * count).buffer);
+    const words = new Uint32Array(this.tensor(`${name}.ends`, "I64", 8 * count).buffer); // low and high halves
     const ends = new Uint32Array(count); // in UTF-16 units
     let text;
     try {
       text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     } catch {
-      throw new LsanError(`${name}.bytes: not UTF-8`);
+      throw new LsanError(`${name}.bytes is not UTF-8`);
     }
+    const continues = (at) => (bytes[at] & 0xc0) === 0x80;
     for (let i = 0, at = 0, units = 0; i < count; i++) {
       const end = words[2 * i];
-      expect(!words[2 * i + 1] && end >= at && end <= bytes.length, `${name}.ends: outside ${name}.bytes`);
-      for (; at < end; at++) units += bytes[at] >= 0xf0 ? 2 : (bytes[at] & 0xc0) !== 0x80;
-      expect((bytes[at] & 0xc0) !== 0x80, `${name}.ends: cuts a character in two`);
+      expect(!words[2 * i + 1] && end >= at && end <= bytes.length, `${name}.ends is not increasing or too large`);
+      for (; at < end; at++) units += bytes[at] >= 0xf0 ? 2 : continues(at) ? 0 : 1;
+      expect(!continues(at), `${name}.ends cuts a character in two`);
       ends[i] = units;
     }
-    expect(count === 0 || ends[count - 1] === text.length, `${name}.ends: not the end of ${name}.bytes`);
+    expect(text.length === (count ? ends[count - 1] : 0), `${name}.ends does not reach the end of ${name}.bytes`);
     return (place) => text.slice(place ? ends[place - 1] : 0, ends[place]);
   }
 }
 
+/** Whole numbers are numbers where those are exact, else texts. */
+function idOf(whole) {
+  const number = Number(whole);
+  return Number.isSafeInteger(number) ? number : String(whole);
+}
+
 /** Raw ids, titles and categories of the items 1..V. */
 class Vocabulary {
-  #idAt; // of a place, item - 1
-  #places = null; // by id; null where the ids are 1..V
+  #idAt = (place) => place + 1;
   #titleAt = () => "";
-  #categoryOf = null;
+  #items = null; // by id; null where the ids are 1..V
+  #categories = null; // of the items: 1..C, 0 where unknown
+  categories = [];
 
   constructor(bundle) {
     const { items, categories } = bundle.manifest;
     this.size = items;
-    this.#idAt = (place) => place + 1;
     if (bundle.has("ids.numbers")) {
       const numbers = new BigInt64Array(bundle.tensor("ids.numbers", "I64", 8 * items).buffer);
       this.#idAt = (place) => idOf(numbers[place]);
@@ -161,54 +156,50 @@ class Vocabulary {
       this.#idAt = bundle.texts("ids", items);
     }
     if (bundle.has("ids.numbers") || bundle.has("ids.bytes")) {
-      this.#places = new Map();
-      for (let place = 0; place < items; place++) this.#places.set(this.#idAt(place), place);
-      expect(this.#places.size === items, "two items have the same id");
+      this.#items = new Map();
+      for (let place = 0; place < items; place++) this.#items.set(this.#idAt(place), place + 1);
+      expect(this.#items.size === items, "two items have the same id");
     }
     if (bundle.has("titles.bytes")) this.#titleAt = bundle.texts("titles", items);
-    this.categories = [];
     if (categories) {
-      const nameAt = bundle.texts("category_names", categories);
-      this.categories = Array.from({ length: categories }, (_, place) => nameAt(place));
-      this.#categoryOf = bundle.packed("categories", Math.floor(Math.log2(categories)) + 1, items);
+      this.categories = Array.from({ length: categories }, (_, place) => place).map(bundle.texts("category_names", categories));
+      this.#categories = bundle.packed("categories", bitsOf(categories), items);
     }
   }
 
-  /** The number (1..V) of the item with this id, 0 if there is none. 17 and "17" both find either of them. */
+  /** The item (1..V) with this id, 0 if there is none. 17 and "17" both find either of them. */
   find(raw) {
-    const kind = typeof raw;
-    expect(kind === "string" || kind === "number" || kind === "bigint", `an item id is a text or a number, not ${kind}`);
-    if (kind === "bigint") raw = String(raw);
-    const found = this.#find(raw);
-    if (found) return found;
-    if (typeof raw === "number") return this.#find(String(raw));
-    return WHOLE_NUMBER.test(raw) ? this.#find(idOf(raw)) : 0;
+    expect(["string", "number", "bigint"].includes(typeof raw), `an item id is a text or a number, not ${typeof raw}`);
+    const found = this.#find(typeof raw === "bigint" ? idOf(raw) : raw);
+    if (found || typeof raw !== "string") return found || this.#find(String(raw));
+    return /^(0|-?[1-9]\d{0,18})$/.test(raw) ? this.#find(idOf(raw)) : 0;
   }
 
   #find(id) {
-    if (this.#places) return this.#places.has(id) ? this.#places.get(id) + 1 : 0;
+    if (this.#items) return this.#items.get(id) ?? 0;
     return Number.isInteger(id) && id >= 1 && id <= this.size ? id : 0;
   }
 
-  /** Id, title and category of an item. */
-  describe(item) {
-    const id = this.#idAt(item - 1);
-    return { id, title: this.#titleAt(item - 1) || String(id), category: this.categories[this.category(item) - 1] ?? null };
+  id(item) {
+    return this.#idAt(item - 1);
   }
 
-  /** 1..C, 0 where unknown. */
+  title(item) {
+    return this.#titleAt(item - 1) || String(this.id(item));
+  }
+
   category(item) {
-    return this.#categoryOf ? this.#categoryOf[item - 1] : 0;
+    return this.#categories?.[item - 1] ?? 0;
+  }
+
+  describe(item) {
+    return { id: this.id(item), title: this.title(item), category: this.categories[this.category(item) - 1] ?? null };
   }
 }
 
-/** A whole number as an id: a number where that is exact, else a text. */
-function idOf(whole) {
-  const number = Number(whole);
-  return Number.isSafeInteger(number) ? number : String(whole);
-}
+const bitsOf = (number) => 32 - Math.clz32(number);
 
-/** The WebAssembly instance of one model. */
+/** The instance of lsan.wasm for one file; lsan.h tells what its functions do. */
 class Engine {
   #exports;
   #model;
@@ -218,25 +209,23 @@ class Engine {
 
   constructor(exports, content) {
     this.#exports = exports;
-    const [bytes, model, reason] = this.#places(content.length, 4, 256);
+    const [bytes, model, reason, facts] = this.#places(content.length, 4, 256, 64);
     this.#view(Uint8Array, bytes, content.length).set(content);
     const failed = this.#call("lsan_open", bytes, content.length, 0, model, reason, 256);
     const why = this.#view(Uint8Array, reason, 256);
     expect(!failed, new TextDecoder().decode(why.slice(0, why.indexOf(0))));
-    this.#model = this.#view(Uint32Array, model, 1)[0];
-    this.#call("free", this.#scratch);
-    this.#room = 0;
-    const [facts] = this.#places(64);
+    [this.#model] = this.#view(Uint32Array, model, 1);
     this.#call("lsan_describe", facts, this.#model);
     [this.items, this.history, this.width] = this.#view(Uint32Array, facts, 3);
     [this.timed, this.causal, this.excludesSeen] = Array.from(this.#view(Uint8Array, facts + 16, 3), Boolean);
+    this.#call("free", this.#scratch);
+    this.#room = 0;
     this.#state = this.state(false);
   }
 
-  /** A state of its own, for a session. */
-  state(session) {
-    const state = this.#call("lsan_state_new", this.#model, 16, session);
-    expect(state, "there is not enough memory for the model's results");
+  state(isSession) {
+    const state = this.#call("lsan_state_new", this.#model, 10, isSession);
+    expect(state, "there is not enough memory for what the model computes");
     return state;
   }
 
@@ -244,22 +233,13 @@ class Engine {
     if (this.#exports) this.#call("lsan_state_free", state);
   }
 
-  /** The best items after a history, and their scores. */
+  close() {
+    this.#exports = null;
+  }
+
+  /** The best items, and their scores. */
   recommend(items, times, asked, k, excluded, allowed) {
     return this.#rank(this.#state, this.#encode(items, times, asked), k, excluded, allowed);
-  }
-
-  scores(items, times, asked) {
-    const hidden = this.#encode(items, times, asked);
-    const [scores] = this.#places(4 * this.items);
-    this.#call("lsan_scores", this.#state, hidden, scores);
-    return this.#view(Float32Array, scores, this.items);
-  }
-
-  cosines(item) {
-    const [room, cosines] = this.#places(8 * this.width, 4 * this.items);
-    this.#call("lsan_cosines", this.#model, item, room, cosines);
-    return this.#view(Float32Array, cosines, this.items).slice();
   }
 
   append(session, item, time) {
@@ -272,41 +252,44 @@ class Engine {
     return this.#rank(session, this.#view(Uint32Array, hidden, 1)[0], k, excluded, allowed);
   }
 
-  close() {
-    this.#exports = null;
+  /** Of all items; to be read before the next call. */
+  scores(items, times, asked) {
+    const hidden = this.#encode(items, times, asked);
+    const [scores] = this.#places(4 * this.items);
+    this.#call("lsan_scores", this.#state, hidden, scores);
+    return this.#view(Float32Array, scores, this.items);
+  }
+
+  cosines(item) {
+    const [room, cosines] = this.#places(8 * this.width, 4 * this.items);
+    this.#call("lsan_cosines", this.#model, item, room, cosines);
+    return this.#view(Float32Array, cosines, this.items);
   }
 
   /** Where the hidden vector of a history is; 0 for an empty one. */
   #encode(items, times, asked) {
-    const [events, stamps, hidden] = this.#places(4 * items.length, 8 * times.length, 4);
+    const [events, moments, hidden] = this.#places(4 * items.length, 8 * times.length, 4);
     this.#view(Int32Array, events, items.length).set(items);
-    const view = this.#view(BigInt64Array, stamps, times.length);
-    times.forEach((time, i) => (view[i] = BigInt(time)));
-    const known = times.length ? stamps : 0;
-    this.#call("lsan_encode", this.#state, events, known, items.length, BigInt(asked), hidden);
+    this.#view(BigInt64Array, moments, times.length).set(times.map(BigInt));
+    this.#call("lsan_encode", this.#state, events, times.length && moments, items.length, BigInt(asked), hidden);
     return this.#view(Uint32Array, hidden, 1)[0];
   }
 
   #rank(state, hidden, k, excluded, allowed) {
     k = Math.min(k, this.items);
-    const left = excluded?.length ?? 0;
     expect(!this.#call("lsan_state_reserve", state, k), `there is not enough memory for ${k} items`);
-    const [wishes, out, mask, best, scores] = this.#places(16, 4 * left, allowed?.length ?? 0, 4 * k, 4 * k);
-    this.#view(Uint32Array, wishes, 4).set([out, left, allowed ? mask : 0, 0]);
-    if (left) this.#view(Int32Array, out, left).set(excluded);
+    const [wishes, out, mask, best, scores] = this.#places(16, 4 * excluded.length, allowed?.length ?? 0, 4 * k, 4 * k);
+    this.#view(Uint32Array, wishes, 4).set([out, excluded.length, allowed ? mask : 0, 0]);
+    this.#view(Int32Array, out, excluded.length).set(excluded);
     if (allowed) this.#view(Uint8Array, mask, allowed.length).set(allowed);
     const found = this.#call("lsan_rank", state, hidden, k, wishes, best, scores);
     return [this.#view(Int32Array, best, found), this.#view(Float32Array, scores, found)];
   }
 
-  /** Places for so many bytes each, until the next call. */
+  /** Places of so many bytes each, until the next call. */
   #places(...sizes) {
     let end = 0;
-    const places = sizes.map((size) => {
-      const at = end;
-      end += Math.ceil(size / 8) * 8;
-      return at;
-    });
+    const places = sizes.map((size) => (end += Math.ceil(size / 8) * 8) - Math.ceil(size / 8) * 8);
     if (end > this.#room) {
       if (this.#room) this.#call("free", this.#scratch);
       this.#room = 0;
@@ -327,101 +310,88 @@ class Engine {
       return this.#exports[name](...values);
     } catch (error) {
       this.close(); // what a trap leaves behind is not to be trusted
-      throw new LsanError(`the engine stopped in ${name} (${error.message}): the file is not what lsan export writes`, {
-        cause: error,
-      });
+      throw new LsanError(`${name} failed: ${error.message}`, { cause: error });
     }
   }
 }
 
-/** Milliseconds since 1970 of a Date or of seconds. */
+/** Since 1970, of a Date or of seconds. */
 function milliseconds(time) {
   const found = time instanceof Date ? time.getTime() : typeof time === "number" ? Math.floor(time * 1000) : NaN;
-  expect(found >= 0 && found < 1000 * LATEST, `${time} is no time: expected a Date, or seconds since 1970, before 2200`);
+  expect(found >= 0 && found < 7_258_118_400_000, `${time} is not a time: a Date or seconds since 1970, before 2200`);
   return found;
 }
 
 function list(values, what) {
-  expect(values != null && typeof values !== "string" && values[Symbol.iterator], `${what} is a list`);
+  expect(typeof values !== "string" && values?.[Symbol.iterator], `${what} is a list`);
   return [...values];
 }
 
 function checked(k) {
-  expect(Number.isInteger(k) && k >= 1, `k is a whole number of at least 1, not ${k}`);
+  expect(Number.isInteger(k) && k >= 1, `k is a whole number, 1 or more, not ${k}`);
   return k;
 }
 
-const fold = (text) => text.normalize("NFKD").replace(/\p{Mn}/gu, "").toLowerCase();
-const wordsOf = (folded) => folded.match(/[\p{L}\p{N}]+/gu) ?? [];
+const isAscii = (text) => /^[\0-\x7f]*$/.test(text);
+const fold = (text) => (isAscii(text) ? text : text.normalize("NFKD").replace(/\p{Mn}/gu, "")).toLowerCase();
+const wordsOf = (text) => (fold(text).match(/[\p{L}\p{N}]+/gu) ?? []).map((word) => ` ${word}`);
 
-/** A loaded file. `load` makes it. */
 class Recommender {
   #engine;
-  #vocabulary;
   #bundle;
-  #offered = null;
-  #counts = null; // training events of each item
-  #phrases = null; // " word word" of each item's title, for search
+  #vocabulary;
+  #offered;
+  #phrases; // the words of each item's title, and how often it was in training; made by the first search
+  #counts;
 
   constructor(engine, bundle) {
     this.#engine = engine;
     this.#bundle = bundle;
     this.#vocabulary = new Vocabulary(bundle);
-    if (bundle.has("offered")) this.#offered = bundle.packed("offered", 1, engine.items);
-    const { timed, causal, items, history, width } = engine;
-    const provenance = bundle.manifest.provenance ?? {};
+    this.#offered = bundle.has("offered") ? bundle.packed("offered", 1, engine.items) : null;
+    const { items, history, width, timed, causal } = engine;
     this.size = items;
-    this.info = { items, history, width, timed, causal, categories: this.#vocabulary.categories, provenance };
-    Object.freeze(this.info);
+    const { provenance = {} } = bundle.manifest;
+    this.info = Object.freeze({ items, history, width, timed, causal, categories: this.#vocabulary.categories, provenance });
   }
 
-  recommend(history, { k = 10, times, at, excludeSeen, filter } = {}) {
-    const raw = list(history, "a history");
-    const found = raw.map((id) => this.#find(id));
-    const [events, stamps, asked] = this.#events(found, times, at);
-    const excluded = (excludeSeen ?? this.#engine.excludesSeen) ? events : null;
-    const best = this.#engine.recommend(events, stamps, asked, checked(k), excluded, this.#mask(filter));
-    return this.#answer(best, raw, found);
+  recommend(history, { k = 10, times, at, excludeSeen = this.#engine.excludesSeen, filter } = {}) {
+    checked(k);
+    const ids = list(history, "a history");
+    const items = ids.map((id) => this.#find(id));
+    const question = this.#question(items, times, at);
+    const best = this.#engine.recommend(...question, k, excludeSeen ? question[0] : [], this.#mask(filter));
+    return this.#answer(best, ids, items);
   }
 
-  session({ excludeSeen } = {}) {
+  session({ excludeSeen = this.#engine.excludesSeen } = {}) {
     const engine = this.#engine;
-    const state = engine.state(true);
-    const excludes = excludeSeen ?? engine.excludesSeen;
-    const raw = [];
-    const found = [];
-    const events = [];
+    const ids = [];
+    const items = [];
+    let state = engine.state(true);
     let last = -1;
-    let open = true;
-    const check = () => expect(open, "this session is closed");
     return {
       append: (id, at) => {
-        check();
+        expect(state, "this session is closed");
         const item = this.#find(id);
-        const moment = at == null || !engine.timed ? -1 : milliseconds(at);
-        raw.push(id);
-        found.push(item);
-        last = moment;
-        if (item) {
-          engine.append(state, item, moment);
-          events.push(item);
-        }
+        last = at == null || !engine.timed ? -1 : milliseconds(at);
+        ids.push(id);
+        items.push(item);
+        if (item) engine.append(state, item, last);
         return item > 0;
       },
       recommend: ({ k = 10, at, filter } = {}) => {
-        check();
-        const asked = at != null && engine.timed ? milliseconds(at) : last;
-        const allowed = this.#mask(filter);
-        return this.#answer(
-          engine.recommendAfter(state, asked, checked(k), excludes ? events : null, allowed), raw, found,
-        );
+        expect(state, "this session is closed");
+        const asked = at == null || !engine.timed ? last : milliseconds(at);
+        const excluded = excludeSeen ? items : [];
+        return this.#answer(engine.recommendAfter(state, asked, checked(k), excluded, this.#mask(filter)), ids, items);
       },
       get length() {
-        return events.length;
+        return items.filter(Boolean).length;
       },
       close: () => {
-        if (open) engine.free(state);
-        open = false;
+        if (state) engine.free(state);
+        state = 0;
       },
     };
   }
@@ -429,49 +399,54 @@ class Recommender {
   similar(id, { k = 10 } = {}) {
     const item = this.#known(id);
     const cosines = this.#engine.cosines(item);
-    const others = Array.from(cosines.keys()).filter((place) => place + 1 !== item && this.#isOffered(place + 1));
-    others.sort((a, b) => cosines[b] - cosines[a] || a - b);
+    const others = this.#allOffered().filter((other) => other !== item);
+    others.sort((a, b) => cosines[b - 1] - cosines[a - 1]);
     return others
       .slice(0, checked(k))
-      .map((place) => ({ ...this.#vocabulary.describe(place + 1), similarity: cosines[place] }));
+      .map((other) => ({ ...this.#vocabulary.describe(other), similarity: cosines[other - 1] }));
   }
 
   explain(history, id, { times, at } = {}) {
     const item = this.#known(id);
-    const found = list(history, "a history").map((raw) => this.#find(raw));
-    const [events, stamps, asked] = this.#events(found, times, at);
-    const whole = this.#margin(events, stamps, asked, item);
-    return events.slice(-this.#engine.history).map((event, i, latest) => {
-      const others = (_, n) => n !== events.length - latest.length + i;
+    const [events, moments, asked] = this.#question(
+      list(history, "a history").map((event) => this.#find(event)), times, at,
+    );
+    const offered = this.#allOffered();
+    const margin = (without) => {
+      const others = (_, place) => place !== without;
+      const scores = this.#engine.scores(events.filter(others), moments.filter(others), asked);
+      return scores[item - 1] - offered.reduce((sum, other) => sum + scores[other - 1], 0) / offered.length;
+    };
+    const whole = margin(-1);
+    const first = Math.max(0, events.length - this.#engine.history);
+    return events.slice(first).map((event, i) => {
       const { id, title } = this.#vocabulary.describe(event);
-      const less = this.#margin(events.filter(others), stamps.filter(others), asked, item);
-      return { id, title, contribution: whole - less };
+      return { id, title, contribution: whole - margin(first + i) };
     });
   }
 
   search(query, { k = 10 } = {}) {
     expect(typeof query === "string", "a query is a text");
     checked(k);
-    this.#phrases ??= Array.from({ length: this.size }, (_, place) =>
-      wordsOf(fold(this.#vocabulary.describe(place + 1).title)).map((word) => ` ${word}`).join(""),
-    );
+    const vocabulary = this.#vocabulary;
     this.#counts ??= this.#trainingEvents();
+    this.#phrases ??= Array.from({ length: this.size }, (_, place) => wordsOf(vocabulary.title(place + 1)).join(""));
     const folded = fold(query);
     const start = folded.trim();
-    const words = wordsOf(folded).map((word) => ` ${word}`);
+    const words = wordsOf(query);
     const phrase = words.join("");
-    const found = [];
-    for (let item = 1; item <= this.size; item++) {
-      if (!this.#isOffered(item)) continue;
+    const rank = (item) => {
       const has = this.#phrases[item - 1];
-      const { id, title } = this.#vocabulary.describe(item);
-      let rank = words.every((word) => has.includes(word)) ? 2 : 3;
-      if (phrase && has.startsWith(phrase) && fold(title).trim().startsWith(start)) rank = 1;
-      if (fold(String(id)) === folded) rank = 0;
-      if (rank < 3) found.push([rank, this.#counts[item - 1], item]);
-    }
-    found.sort((a, b) => a[0] - b[0] || b[1] - a[1] || a[2] - b[2]);
-    return found.slice(0, k).map(([, , item]) => this.#vocabulary.describe(item));
+      if (fold(String(vocabulary.id(item))) === folded) return 0;
+      if (!words.every((word) => has.includes(word))) return 3;
+      return phrase && has.startsWith(phrase) && fold(vocabulary.title(item)).trim().startsWith(start) ? 1 : 2;
+    };
+    const found = this.#allOffered().map((item) => [rank(item), this.#counts[item - 1], item]);
+    return found
+      .filter(([rank]) => rank < 3)
+      .sort((a, b) => a[0] - b[0] || b[1] - a[1] || a[2] - b[2])
+      .slice(0, k)
+      .map(([, , item]) => vocabulary.describe(item));
   }
 
   popular(k = 10) {
@@ -491,6 +466,11 @@ class Recommender {
     return !this.#offered || this.#offered[item - 1] === 1;
   }
 
+  #allOffered() {
+    return Array.from({ length: this.size }, (_, place) => place + 1).filter((item) => this.#isOffered(item));
+  }
+
+  /** The item with this id, 0 where it is unknown or not offered. */
   #find(id) {
     const item = this.#vocabulary.find(id);
     return item && this.#isOffered(item) ? item : 0;
@@ -502,71 +482,50 @@ class Recommender {
     return item;
   }
 
-  /** Items and times (none where the model reads none) of the events that are known, and when it is asked. */
-  #events(found, times, at) {
-    const moments = times == null ? null : list(times, "times");
-    const length = moments?.length ?? found.length;
-    expect(length === found.length, `${length} times for a history of ${found.length} events`);
-    const known = found.filter(Boolean);
-    if (!this.#engine.timed) return [known, [], -1];
-    const asked = at == null ? null : milliseconds(at);
-    const stamps = moments ? moments.map((time) => (time == null ? -1 : milliseconds(time))) : found.map(() => asked ?? -1);
-    return [known, stamps.filter((_, i) => found[i]), asked ?? stamps.at(-1) ?? -1];
+  /** Events of known items, their times (none where the model reads none), and when it is asked. */
+  #question(items, times, at) {
+    const given = times == null ? null : list(times, "times");
+    expect(!given || given.length === items.length, `${given?.length} times for a history of ${items.length} events`);
+    const events = items.filter(Boolean);
+    if (!this.#engine.timed) return [events, [], -1];
+    const moment = (time) => (time == null ? -1 : milliseconds(time));
+    const moments = given ? given.map(moment) : items.map(() => moment(at));
+    return [events, moments.filter((_, place) => items[place]), at == null ? (moments.at(-1) ?? -1) : moment(at)];
   }
 
   /** 1 for each item that may be recommended. */
   #mask(filter) {
     if (filter == null) return null;
     const mask = new Uint8Array(this.size).fill(1);
-    const keep = (kept) => mask.forEach((_, place) => (mask[place] &= kept(place + 1)));
-    const { allow, forbid, allowCategories, forbidCategories } = filter;
-    const items = (ids) => new Set(list(ids, "a filter's ids").map((id) => this.#vocabulary.find(id)));
-    const names = this.#vocabulary.categories;
-    const numbers = (chosen) => new Set(list(chosen, "a filter's categories").map((name) => names.indexOf(name) + 1 || -1));
-    if (allow != null) {
-      const chosen = items(allow);
-      keep((item) => chosen.has(item));
-    }
-    if (forbid != null) {
-      const chosen = items(forbid);
-      keep((item) => !chosen.has(item));
-    }
-    if (allowCategories != null) {
-      const chosen = numbers(allowCategories);
-      keep((item) => chosen.has(this.#vocabulary.category(item)));
-    }
-    if (forbidCategories != null) {
-      const chosen = numbers(forbidCategories);
-      keep((item) => !chosen.has(this.#vocabulary.category(item)));
-    }
+    const keep = (name, kept, numberOf, mine) => {
+      if (filter[name] == null) return;
+      const chosen = new Set(list(filter[name], `filter.${name}`).map(numberOf));
+      mask.forEach((_, place) => (mask[place] &= chosen.has(mine(place + 1)) === kept));
+    };
+    const vocabulary = this.#vocabulary;
+    const ids = [(id) => vocabulary.find(id), (item) => item];
+    const categories = [(name) => vocabulary.categories.indexOf(name) + 1 || -1, (item) => vocabulary.category(item)];
+    keep("allow", true, ...ids);
+    keep("forbid", false, ...ids);
+    keep("allowCategories", true, ...categories);
+    keep("forbidCategories", false, ...categories);
     return mask;
   }
 
-  #answer([best, scores], raw, found) {
-    const items = Array.from(best, (item, i) => ({ ...this.#vocabulary.describe(item), score: scores[i] }));
-    const unknownIds = raw.filter((_, i) => !found[i]);
-    return { items, unknownIds, byPopularity: unknownIds.length === raw.length };
-  }
-
-  /** An item's score less the mean score of the items that are offered. */
-  #margin(events, stamps, asked, item) {
-    const scores = this.#engine.scores(events, stamps, asked);
-    let sum = 0;
-    let count = 0;
-    for (let place = 0; place < scores.length; place++) {
-      if (!this.#isOffered(place + 1)) continue;
-      sum += scores[place];
-      count++;
-    }
-    return scores[item - 1] - sum / count;
+  #answer([best, scores], ids, items) {
+    const unknownIds = ids.filter((_, place) => !items[place]);
+    return {
+      items: Array.from(best, (item, i) => ({ ...this.#vocabulary.describe(item), score: scores[i] })),
+      unknownIds,
+      byPopularity: unknownIds.length === ids.length,
+    };
   }
 
   #trainingEvents() {
     const { items, popular, popular_bits: bits } = this.#bundle.manifest;
-    const listed = this.#bundle.packed("popularity.items", Math.floor(Math.log2(items)) + 1, popular);
     const counts = this.#bundle.packed("popularity.counts", bits, popular);
     const found = new Uint32Array(items);
-    listed.forEach((item, i) => (found[item - 1] = counts[i]));
+    this.#bundle.packed("popularity.items", bitsOf(items), popular).forEach((item, i) => (found[item - 1] = counts[i]));
     return found;
   }
 }
