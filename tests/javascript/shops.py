@@ -87,7 +87,10 @@ KINDS: dict[str, tuple[ModelConfig, Catalogue]] = {
         titled(90),
     ),
     "timed": (
-        model("prefix", TwinAttentionConfig(), table=ComposedTableConfig(radices=(3, 4)), context=ContextConfig(), time=TimeConfig()),
+        model(
+            "prefix", TwinAttentionConfig(), table=ComposedTableConfig(radices=(3, 4)),
+            context=ContextConfig(), time=TimeConfig(),
+        ),
         titled(60),
     ),
     "timed, causal": (model("causal", Gru4RecConfig(), table=FullTableConfig(), time=TimeConfig()), titled(60)),
