@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "src" / "lsan" / "runtime" / "_native"
 SOURCES = [
     ROOT / "examples" / "embed.c",
-    *(NATIVE / f"{name}.c" for name in "json reader encoder topk kernels".split()),
+    *(NATIVE / f"{name}.c" for name in ["json", "reader", "encoder", "topk", "kernels"]),
 ]
 OPTIONS = ["-std=c11", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", "-I", str(NATIVE)]
 

@@ -75,7 +75,7 @@ KINDS: dict[str, tuple[ModelConfig, Catalogue]] = {
     "both ways, codes of 4 bits": (
         model(
             "prefix", TwinTransformerConfig(blocks=1), width=16,
-            table=CodedTableConfig(tables=4, rows=32), quantisation=FOUR_BITS,
+            table=CodedTableConfig(tables=4, rows=64), quantisation=FOUR_BITS,
         ),
         numbered(range(5000, 2000, -1)),
     ),
