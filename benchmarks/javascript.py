@@ -3,7 +3,7 @@
     python benchmarks/javascript.py --bundle NAME=FILE.lsan [--onnx NAME=FILE.onnx] [--environments DIR] [--starts 7]
 
 Histories of 50 events of random items, ten items back, one thread, a fresh process for each start. With --onnx, the
-same model in onnxruntime-web (what `lsan export FILE.lsan --to onnx` writes), which npm installs when it is missing; its
+same model in onnxruntime-web (what `lsan export FILE.lsan --to onnx` writes), which npm installs when missing. Its
 answers are compared with ours. Its times do not count what ours have in them: raw ids, titles, categories. `append` is
 one event appended to a session of 49 and the recommendation after it, for models that look back only.
 
@@ -47,12 +47,9 @@ def main() -> None:
             found = result[name] = of_file(Path(file), Path(folder), arguments.starts)
             ours = found.pop("answers")
             if peer is not None and name in models:
-                theirs = found["onnxruntime-web"] = of_peer(
-                    Path(file), models[name], peer, Path(folder), arguments.starts
-                )
-                theirs["same answers"] = float(
-                    np.mean([a == b for a, b in zip(ours, theirs.pop("answers"), strict=True)])
-                )
+                theirs = of_peer(Path(file), models[name], peer, Path(folder), arguments.starts)
+                same = [one == other for one, other in zip(ours, theirs.pop("answers"), strict=True)]
+                found["onnxruntime-web"] = theirs | {"same answers": float(np.mean(same))}
             print(json.dumps({name: found}), flush=True)
     node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     result["made"] = provenance() | {"node": node, "peer": PEER if peer else None}
@@ -88,7 +85,7 @@ def histories_of(items: int) -> list[list[int]]:
 
 
 def measured(command: list[str], starts: int) -> dict[str, Any]:
-    """Medians over fresh processes of what recommend.mjs tells; of single answers in microseconds, those of the last."""
+    """Medians over fresh processes of what recommend.mjs tells; of single answers, those of the last process."""
     runs = []
     for _ in range(starts):
         done = subprocess.run(["node", str(SCRIPT), *command], stdout=subprocess.PIPE, text=True, check=True)
