@@ -39,6 +39,7 @@ test("a file comes from a path, an address, a response or bytes", async () => {
     `${address}/model.lsan`,
     new URL("/model.lsan", address),
     await fetch(`${address}/model.lsan`),
+    new Blob([content]),
     content,
     new Uint8Array(content),
     new Uint8Array(content).buffer,

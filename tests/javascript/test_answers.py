@@ -65,7 +65,7 @@ def test_recommendations_after_200_histories_of_each_kind_of_file(shops: dict[st
             k, at = chance.choice((1, 5, 10, 60)), chance.choice((None, AT + chance.random() * 1e6))
             times = chance.choice((None, [chance.choice((None, AT + 5000.25 * n)) for n in range(len(history))]))
             exclude = chance.choice((None, True, False))
-            options = {"k": k, "at": at, "times": times} | ({} if exclude is None else {"excludeSeen": exclude})
+            options = {"k": k, "at": at, "times": times, "excludeSeen": exclude}
             questions.append([str(shop.path), "recommend", history, options])
             expected.append(shop.python.recommend(history, k, times=times, at=at, exclude_seen=exclude))
     for found, answer in zip(ask(questions), expected, strict=True):

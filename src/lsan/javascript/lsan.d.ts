@@ -64,7 +64,7 @@ export interface RecommendOptions {
   /** When the recommendation is asked for: by default the time of the last event. Without `times` all events were then. */
   at?: Time | null;
   /** Leave out the items of the history; the file says what is the default. */
-  excludeSeen?: boolean;
+  excludeSeen?: boolean | null;
   filter?: Filter | null;
 }
 
@@ -98,7 +98,7 @@ export interface Recommender {
   readonly info: Info;
   /** The best next items after a history of raw ids, oldest first. */
   recommend(history: List<ItemId | bigint>, options?: RecommendOptions): Recommendations;
-  session(options?: { excludeSeen?: boolean }): Session;
+  session(options?: { excludeSeen?: boolean | null }): Session;
   /** The items whose vectors point most nearly the same way. */
   similar(id: ItemId | bigint, options?: { k?: number }): SimilarItem[];
   /** What each event did for the score of an item, oldest first: exact, by leaving each out in turn. */
@@ -121,10 +121,10 @@ export interface Recommender {
 export class LsanError extends Error {}
 
 /**
- * Loads a .lsan file: from an address, a response, bytes, or in Node from a path.
+ * Loads a .lsan file: from an address, a response, a blob, bytes, or in Node from a path.
  * Throws LsanError when it cannot be read or is not what `lsan export` writes.
  */
 export function load(
-  source: string | URL | Response | ArrayBuffer | ArrayBufferView,
+  source: string | URL | Response | Blob | ArrayBuffer | ArrayBufferView,
   options?: LoadOptions,
 ): Promise<Recommender>;

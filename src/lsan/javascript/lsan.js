@@ -364,17 +364,19 @@ class Recommender {
     this.info = Object.freeze({ items, history, width, timed, causal, categories: this.#vocabulary.categories, provenance });
   }
 
-  recommend(history, { k = 10, times, at, excludeSeen = this.#engine.excludesSeen, filter } = {}) {
+  recommend(history, { k = 10, times, at, excludeSeen, filter } = {}) {
     checked(k);
     const ids = list(history, "a history");
     const items = ids.map((id) => this.#find(id));
     const question = this.#question(items, times, at);
-    const best = this.#engine.recommend(...question, k, excludeSeen ? question[0] : [], this.#mask(filter));
+    const excluded = (excludeSeen ?? this.#engine.excludesSeen) ? question[0] : [];
+    const best = this.#engine.recommend(...question, k, excluded, this.#mask(filter));
     return this.#answer(best, ids, items);
   }
 
-  session({ excludeSeen = this.#engine.excludesSeen } = {}) {
+  session({ excludeSeen } = {}) {
     const engine = this.#engine;
+    const excludes = excludeSeen ?? engine.excludesSeen;
     const ids = [];
     const items = [];
     let state = engine.state(true);
@@ -392,7 +394,7 @@ class Recommender {
       recommend: ({ k = 10, at, filter } = {}) => {
         expect(state, "this session is closed");
         const asked = at == null || !engine.timed ? last : milliseconds(at);
-        const excluded = excludeSeen ? items : [];
+        const excluded = excludes ? items : [];
         return this.#answer(engine.recommendAfter(state, asked, checked(k), excluded, this.#mask(filter)), ids, items);
       },
       get length() {
