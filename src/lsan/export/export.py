@@ -10,7 +10,8 @@ from lsan.data.dataset import Dataset
 from lsan.errors import DataError
 from lsan.evaluation.report import Report
 from lsan.experiment import load_for_evaluation
-from lsan.export.bundle import make_bundle
+from lsan.export.bundle import TOLERANCES, make_bundle
+from lsan.export.program import Arithmetic
 from lsan.export.verify import Agreement, EngineScorer, compare_histories, evaluate_file, microseconds
 from lsan.files import write_atomically
 from lsan.runs import load_run
@@ -37,14 +38,16 @@ class Exported:
 
 
 def export_bundle(
-    folder: Path, out: Path, *, dataset: Dataset | None = None, progress: Callable[[int, int], None] | None = None
-) -> Exported:
+    folder: Path, out: Path, *, arithmetic: Arithmetic = "float32", dataset: Dataset | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Exported:  # fmt: skip
     """Export a run as a bundle at `out`, which is replaced where it exists. Writes nothing when the file does not
     answer as the network does.
 
     Args:
         folder: the run.
         out: the file.
+        arithmetic: "int8" is faster, but not quite what the network computes; for quantised encoders only.
         dataset: the run's dataset, where it has moved.
         progress: called with (cases done, cases) during the evaluation.
 
@@ -59,14 +62,14 @@ def export_bundle(
         if dataset is not None:
             raise
         run, found, split = load_run(folder, device=torch.device("cpu")), None, None
-    made = make_bundle(run, metrics=run.header.progress)
+    made = make_bundle(run, arithmetic=arithmetic, metrics=run.header.progress)
     recommender = Recommender(made.content, where="the new bundle")
     engine = recommender.engine
     difference = verify_vectors(recommender.file, engine)
     agreement = report = latency = None
     if found is not None and split is not None and len(split.test):
         scorer = EngineScorer(engine, made.order)
-        agreement = compare_histories(run, scorer, found, split)
+        agreement = compare_histories(run, scorer, found, split, tolerance=TOLERANCES[arithmetic])
         report = evaluate_file(run, scorer, found, split, progress or (lambda done, total: None))
         latency = microseconds(recommender, run, found, split)
     write_atomically(out, made.content)

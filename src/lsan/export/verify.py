@@ -14,7 +14,6 @@ from lsan.data.splits import Split
 from lsan.errors import BundleError
 from lsan.evaluation.report import Report
 from lsan.experiment import evaluate, history_reader
-from lsan.export.bundle import TOLERANCE
 from lsan.models.histories import Histories
 from lsan.runs import Run
 from lsan.runtime.engine import Engine
@@ -59,12 +58,12 @@ class Agreement:
 
 
 def compare_histories(
-    run: Run, scorer: EngineScorer, dataset: Dataset, split: Split, *, histories: int = HISTORIES
+    run: Run, scorer: EngineScorer, dataset: Dataset, split: Split, *, tolerance: float, histories: int = HISTORIES
 ) -> Agreement:
     """Compare all scores and the ten best items after histories of test cases, spread evenly over all of them.
 
     Raises:
-        BundleError: when a score is off by more than `TOLERANCE`, or an item is among the ten best that should not be.
+        BundleError: when a score is off by more than `tolerance`, or an item is among the ten best that should not be.
     """
     cases, reader = split.test, history_reader(dataset, split, run.header)
     chosen = np.linspace(0, len(cases) - 1, min(histories, len(cases))).astype(np.int64)
@@ -77,17 +76,17 @@ def compare_histories(
             scale = theirs.abs().amax(1).clamp(min=1e-30)
             off = ((ours - theirs).abs().amax(1) / scale).nan_to_num(torch.inf)
             worst = max(worst, float(off.max()))
-            if worst > TOLERANCE:
+            if worst > tolerance:
                 row = int(off.argmax())
                 raise BundleError(
                     f"the file's scores are off by {float(off[row]):.2e} of the largest after the history of test case "
-                    f"{int(batch[row])} (allowed: {TOLERANCE}); this is a bug in lsan, please report it"
+                    f"{int(batch[row])} (allowed: {tolerance}); this is a bug in lsan, please report it"
                 )
             theirs[:, ~offered], ours[:, ~offered] = -torch.inf, -torch.inf
             k = min(_BEST, int(offered.sum()))
             least = theirs.topk(k, dim=1).values[:, -1]
             worst_of_ours = theirs.gather(1, ours.topk(k, dim=1).indices).amin(1)
-            if bool((worst_of_ours < least - 2 * TOLERANCE * scale).any()):
+            if bool((worst_of_ours < least - 2 * tolerance * scale).any()):
                 raise BundleError(
                     "the file's best items are not the network's; this is a bug in lsan, please report it"
                 )

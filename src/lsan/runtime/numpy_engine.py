@@ -449,12 +449,27 @@ def _linear(engine: NumpyEngine, entry: dict[str, Any], read: list[_Operation]) 
     if activation is None:
         raise BundleError(f"no activation {name!r:.80}")
     matrix = np.ascontiguousarray(matrix)
+    rounds = "input_bits" in entry
+    if rounds:
+        whole(entry, "input_bits", 8, 8, "linear")
+        _expect(
+            entry["weight"] in engine.file.manifest["quantised"] and not entry["transposed"],
+            "with input_bits, a quantised weight that is not transposed",
+        )
 
     def run(matrices: list[FloatArray], _: _History) -> FloatArray:
-        y = matrices[0] @ matrix
+        y = (_rounded(matrices[0]) if rounds else matrices[0]) @ matrix
         return activation(y if bias is None else y + bias)
 
     return run, x.rows, matrix.shape[1]
+
+
+def _rounded(x: FloatArray) -> FloatArray:
+    """Each row in steps of 1/127 of its largest absolute number."""
+    largest = np.abs(x).max(1, keepdims=True)
+    factor = np.where(largest > np.float32(1e-30), np.float32(127) / np.maximum(largest, np.float32(1e-30)), 0)
+    found: FloatArray = np.rint(x * factor.astype(np.float32)) * (largest / np.float32(127))
+    return found
 
 
 def _norm(engine: NumpyEngine, entry: dict[str, Any], read: list[_Operation]) -> _Made:

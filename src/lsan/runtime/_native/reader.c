@@ -381,11 +381,15 @@ static bool read_quantised(reader *r) {
     return true;
 }
 
+/* Of a quantised tensor. */
+static int whole_number(const tensor *t, uint64_t i) {
+    return t->bits == 8 ? t->data[i] - 128 : (t->data[i / 2] >> (i % 2 ? 0 : 4) & 15) - 8;
+}
+
 static float value(const tensor *t, uint64_t i) {
     if (!t->bits) return t->type == TYPE_F32 ? f32_at(t->data + 4 * i) : lsan_half(u16_at(t->data + 2 * i));
-    int number = t->bits == 8 ? t->data[i] - 128 : (t->data[i / 2] >> (i % 2 ? 0 : 4) & 15) - 8;
     uint64_t row = t->scale_count > 1 ? i / (t->count / t->dims[0]) : 0;
-    return (float)number * lsan_half(u16_at(t->scale + 2 * row));
+    return (float)whole_number(t, i) * lsan_half(u16_at(t->scale + 2 * row));
 }
 
 /* All numbers of a tensor in float32, row-major; made once. */
@@ -413,6 +417,34 @@ pack(reader *r, packed *b, const tensor *t, uint32_t k, uint32_t n, uint64_t fir
             for (uint32_t j = 0; j < columns; j++) to[j] = value(t, first + i * down + (c + j) * along);
         }
     }
+    return true;
+}
+
+/* The same in the whole numbers of the tensor's rows first .. first + n - 1. */
+static bool pack_whole(reader *r, packed *b, const tensor *t, uint32_t k, uint32_t n, uint32_t first) {
+    uint32_t w = r->model->kernels->width, panel = r->model->kernels->panel, group = r->model->kernels->group;
+    uint64_t columns = ((uint64_t)n + w - 1) / w * w, groups = ((uint64_t)k + 3) / 4 * 4 / group;
+    *b = (packed){.k = k, .n = n};
+    TRY((b->whole = hold(r, columns * groups, 4)) && (b->scales = hold(r, columns, sizeof(float))));
+    TRY(b->start = hold(r, columns, sizeof(int32_t)));
+    uint8_t *to = b->whole;
+    for (uint32_t c = 0; c < n; c += panel) {
+        uint32_t here = n - c < panel ? n - c : panel, filled = (here + w - 1) / w * w;
+        for (uint64_t i = 0; i < groups * group; i++) {
+            for (uint32_t j = 0; j < here && i < k; j++) {
+                int16_t number = (int16_t)whole_number(t, (uint64_t)(first + c + j) * k + i);
+                uint8_t *at = to + ((i / group * filled + j) * group + i % group) * (4 / group);
+                if (group == 4) {
+                    *at = (uint8_t)number;
+                    b->start[c + j] -= 128 * number; /* rows of x are shifted by 128 */
+                } else {
+                    memcpy(at, &number, 2);
+                }
+            }
+        }
+        to += groups * filled * 4;
+    }
+    for (uint32_t i = 0; i < n; i++) b->scales[i] = lsan_half(u16_at(t->scale + (t->scale_count > 1 ? 2 * (uint64_t)(first + i) : 0)));
     return true;
 }
 
@@ -939,8 +971,15 @@ static bool read_operation(reader *r, uint32_t token, uint32_t number) {
         REQUIRE(t->dims[!transposed] == x->columns, "%.*s does not fit %u columns", TENSOR(t), x->columns);
         TRY(set_columns(r, o, (uint64_t)(end - begin)));
         uint64_t across = t->dims[1];
-        TRY(transposed ? pack(r, &o->a, t, x->columns, o->columns, 0, across, 1)
-                       : pack(r, &o->a, t, x->columns, o->columns, (uint64_t)begin * across, 1, across));
+        if (json_get(&r->manifest, token, "input_bits") != 0) {
+            TRY(get_integer(r, token, "input_bits", 8, 8, &whole));
+            REQUIRE(t->bits && !transposed, "input_bits: %.*s is not quantised, or transposed", TENSOR(t));
+            TRY(pack_whole(r, &o->a, t, x->columns, o->columns, (uint32_t)begin));
+            o->aux = lsan_rounded_bytes(m->kernels, x->columns) / 4 * m->kernels->height;
+        } else {
+            TRY(transposed ? pack(r, &o->a, t, x->columns, o->columns, 0, across, 1)
+                           : pack(r, &o->a, t, x->columns, o->columns, (uint64_t)begin * across, 1, across));
+        }
         if (!is_null(r, token, "bias")) {
             TRY(get_tensor(r, token, "bias", 1, &u));
             REQUIRE(u->count == (uint64_t)out, "bias should have %lld numbers", (long long)out);
