@@ -1,15 +1,15 @@
 """Microseconds of the runtime beside peers: whole recommendations, appended events, top-k alone, many users, a start.
 
     python benchmarks/runtime.py --bundle beauty=FILE --bundle ml-1m=FILE [--parts one topk many start]
-        [--sizes 10000 ...] [--peers onnxruntime numpy faiss rectools] [--environments DIR] [--queries 200]
+        [--sizes 10000 ...] [--peers onnxruntime numpy faiss rectools replay] [--environments DIR] [--queries 200]
 
 Each part runs ours and the peers one after the other, one thread (but `many`: all cores), median and 99th percentile of
-different queries. Peers live in virtual environments of their own (benchmarks/peers/engines.txt, rectools.txt), which
+different queries. Peers live in virtual environments of their own (benchmarks/peers/*.txt), which
 are made when they are missing.
 
 one     raw ids in, ten titles out, histories of 50 events (made of real ones, one user's after the other's); and
         five events appended one by one to sessions that hold 50, each followed by a recommendation. RecTools:
-        `recommend` for one user.
+        `recommend` for one user. RePlay: its compiled model, on OpenVINO, which answers with scores.
 topk    the ten best of 10^4 to 10^7 items, 4 codes of 256 rows, width 64. skewed: product codes of vectors in
         clusters of very different sizes, questions are items' vectors; uniform: all codes and rows at random. Peers
         multiply the vectors that the codes stand for (onnxruntime: MatMul and TopK; NumPy: product and argpartition;
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--bundle", action="append", default=[], metavar="DATASET=FILE")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--sizes", nargs="+", type=int, default=[10**4, 10**5, 10**6, 10**7])
-    parser.add_argument("--peers", nargs="*", default=["onnxruntime", "numpy", "faiss", "rectools"])
+    parser.add_argument("--peers", nargs="*", default=["onnxruntime", "numpy", "faiss", "rectools", "replay"])
     parser.add_argument("--environments", type=Path, default=ROOT / "benchmarks" / ".environments")
     parser.add_argument("--queries", type=int, default=200)
     arguments = parser.parse_args()
@@ -125,6 +125,13 @@ def one(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     found["lsan, appended event"] = appended(recommender, histories)
     if "rectools" in arguments.peers:
         found["rectools"] = rectools(name, arguments, arguments.queries)
+    if "replay" in arguments.peers:
+        with tempfile.TemporaryDirectory(prefix="lsan-benchmark-") as folder:
+            file = Path(folder) / "histories.json"
+            file.write_text(json.dumps([[str(raw) for raw in history] for history in histories]))
+            found["replay"] = peer(
+                "replay_openvino.py", "replay", arguments, histories=file, items=recommender.engine.items, threads=1
+            )
     return found
 
 
@@ -302,19 +309,15 @@ def rectools(name: str, arguments: argparse.Namespace, queries: int) -> dict[str
     with tempfile.TemporaryDirectory(prefix="lsan-benchmark-") as folder:
         frame.write_csv(f"{folder}/log.csv")
         return peer(
-            "rectools_recommend.py", "rectools", arguments, threads=threads, data=f"{folder}/log.csv", queries=queries
+            "rectools_recommend.py", "rectools", arguments, data=f"{folder}/log.csv", queries=queries, threads=threads
         )
 
 
-def peer(
-    script: str, environment: str, arguments: argparse.Namespace, *, threads: int = 1, **options: Any
-) -> dict[str, Any]:
+def peer(script: str, environment: str, arguments: argparse.Namespace, **options: Any) -> dict[str, Any]:
     """Run a peer's script in its environment; its last line is JSON."""
     python = python_of(Contender(script=script, environment=environment), arguments.environments)
-    if environment == "rectools":
-        options["threads"] = threads
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    count = str(threads)
+    count = str(options.get("threads", 1))
     variables = {**os.environ, "OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "CUDA_VISIBLE_DEVICES": ""}
     variables.pop("PYTHONPATH", None)
     done = subprocess.run(

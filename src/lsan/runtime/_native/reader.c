@@ -678,7 +678,7 @@ static bool build_index(reader *r) {
     code_planes *codes = &m->codes;
     if (!codes->narrow || !codes->sorted || codes->count < 2) return true;
     uint32_t second = codes->tables[1].rows, groups = codes->tables[0].rows * second;
-    if (m->items / 8 < groups) return true;
+    if (m->items / 16 < groups) return true;
     TRY(codes->starts = hold(r, (uint64_t)groups + 1, sizeof *codes->starts));
     TRY(codes->group_bias = hold(r, groups, 1));
     uint32_t next = 0;
