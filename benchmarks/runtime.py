@@ -3,6 +3,8 @@
     python benchmarks/runtime.py --bundle beauty=FILE --bundle ml-1m=FILE [--parts one topk many start]
         [--sizes 10000 ...] [--peers onnxruntime numpy faiss rectools replay] [--environments DIR] [--queries 200]
 
+DATASET may go on after a comma ("beauty,int8"): another file for the same data, timed without peers.
+
 Each part runs ours and the peers one after the other, one thread (but `many`: all cores), median and 99th percentile of
 different queries. Peers live in virtual environments of their own (benchmarks/peers/*.txt), which
 are made when they are missing.
@@ -14,7 +16,7 @@ topk    the ten best of 10^4 to 10^7 items, 4 codes of 256 rows, width 64. skewe
         clusters of very different sizes, questions are items' vectors; uniform: all codes and rows at random. Peers
         multiply the vectors that the codes stand for (onnxruntime: MatMul and TopK; NumPy: product and argpartition;
         FAISS: IndexFlatIP). Every answer is compared with the product's.
-many    recommend_many for 100,000 users on all cores; RecTools' `recommend` for the same number of users.
+many    recommend_many for 100,000 users on all cores, and on one; RecTools' `recommend` for the same number of users.
 start   import, load and first recommendation in a fresh process: seconds and peak memory.
 
 Writes benchmarks/results/runtime.json; parts that are not run keep what the file has.
@@ -94,9 +96,14 @@ def times(call: Any, questions: list[Any], *, warm: int = 20) -> dict[str, float
     return {"median": float(np.median(taken)), "p99": float(np.quantile(taken, 0.99)), "queries": len(taken)}
 
 
+def dataset_of(name: str) -> Dataset:
+    """The dataset of a bundle's name."""
+    return Dataset.open(ROOT / "runs" / DATASETS[name.partition(",")[0]])
+
+
 def histories_of(name: str, recommender: Recommender, count: int, length: int) -> list[list[Any]]:
     """Histories of `length` events, made of real ones one after the other."""
-    dataset = Dataset.open(ROOT / "runs" / DATASETS[name])
+    dataset = dataset_of(name)
     ids = dataset.catalogue.ids
     random = np.random.default_rng(0)
     found = []
@@ -123,6 +130,8 @@ def one(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "lsan, NumPy": times(lambda history: numpy_recommender.recommend(history, BEST), histories),
     }
     found["lsan, appended event"] = appended(recommender, histories)
+    if "," in name:
+        return found
     if "rectools" in arguments.peers:
         found["rectools"] = rectools(name, arguments, arguments.queries)
     if "replay" in arguments.peers:
@@ -154,22 +163,29 @@ def appended(recommender: Recommender, histories: list[list[Any]]) -> dict[str, 
 def many(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Users a second."""
     recommender = Recommender.load(path)
-    dataset = Dataset.open(ROOT / "runs" / DATASETS[name])
+    dataset = dataset_of(name)
     ids = dataset.catalogue.ids
     whole = [
         [ids[item - 1] for item in dataset.items[begin:end].tolist()]
         for begin, end in zip(dataset.offsets[:-1].tolist(), dataset.offsets[1:].tolist(), strict=True)
     ]
     histories = [whole[number % len(whole)] for number in range(USERS)]
-    recommender.recommend_many(histories[:2000], BEST)
-    seconds = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        for answer in recommender.recommend_many(histories, BEST):
-            assert len(answer.ids) <= BEST  # RecTools' answer has them too
-        seconds.append(time.perf_counter() - begun)
-    found: dict[str, Any] = {"lsan": {"users a second": USERS / median(seconds), "users": USERS}}
-    if "rectools" in arguments.peers:
+
+    def users_a_second(threads: int) -> float:
+        recommender.recommend_many(histories[:2000], BEST, threads=threads)
+        seconds = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            for answer in recommender.recommend_many(histories, BEST, threads=threads):
+                assert len(answer.ids) <= BEST  # RecTools' answer has them too
+            seconds.append(time.perf_counter() - begun)
+        return USERS / median(seconds)
+
+    found: dict[str, Any] = {
+        "lsan": {"users a second": users_a_second(cores()), "users": USERS, "cores": cores()},
+        "lsan, one thread": {"users a second": users_a_second(1), "users": USERS},
+    }
+    if "rectools" in arguments.peers and "," not in name:
         found["rectools"] = rectools(name, arguments, 0)
     return found
 
@@ -297,7 +313,7 @@ def bandwidth() -> float:
 
 def rectools(name: str, arguments: argparse.Namespace, queries: int) -> dict[str, Any]:
     """RecTools on the same log: one by one where there are queries, else all users at once, on all cores."""
-    dataset = Dataset.open(ROOT / "runs" / DATASETS[name])
+    dataset = dataset_of(name)
     frame = pl.DataFrame(
         {
             "user": np.repeat(np.arange(dataset.users), np.diff(np.asarray(dataset.offsets)).astype(np.int64)),
