@@ -5,56 +5,37 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 
-from lsan.config import ModelConfig, QuantisationConfig
+from lsan.config import ModelConfig
 from lsan.errors import ConfigError
 from lsan.export.bundle import Bundle, make_bundle
 from lsan.export.program import program_of
 from lsan.models.network import Network
-from lsan.models.packing import pack, settled_state, unpack
-from lsan.runs import Run
 from lsan.runtime.engine import Engine, make_engine
 from lsan.runtime.file import BundleFile
 from lsan.runtime.verify import verify_vectors
-from small_networks import ASKED, HOUR, ITEMS, NETWORKS, ROWS, histories_of, name_of, network_of, run_of
-
-#: None is float32.
-PRECISIONS = (None, QuantisationConfig(weights=8, table=8), QuantisationConfig(weights=4, table=4))
+from small_networks import (
+    ASKED,
+    HOUR,
+    ITEMS,
+    NETWORKS,
+    NOT_OFFERED,
+    PRECISIONS,
+    ROWS,
+    histories_of,
+    name_of,
+    network_of,
+    settled_run,
+)
 
 ENGINES = ("numpy", "native")
-
-#: An item that no history here has.
-NOT_OFFERED = 13
 
 
 def has_native() -> bool:
     return importlib.util.find_spec("lsan.runtime._native.engine") is not None
-
-
-def settled_run(config: ModelConfig, precision: QuantisationConfig | None) -> Run:
-    """A run as it comes from its folder: a quantised network's numbers are those of its file."""
-    quantised = msgspec.structs.replace(config, quantisation=precision)
-    network = network_of(config)
-    if precision is not None:
-        state = settled_state(network)
-        rounded = network_of(config)
-        rounded.config = quantised
-        rounded.load_state_dict(unpack(pack(state, quantised), state, quantised))
-        network = rounded
-    network.offered[NOT_OFFERED - 1] = False
-    run = run_of(config)
-    header = msgspec.structs.replace(run.header.recipe, model=quantised)
-    return Run(
-        header=type(run.header)(
-            recipe=header, timed=run.header.timed, dataset=run.header.dataset, progress=run.header.progress
-        ),
-        catalogue=run.catalogue,
-        network=network,
-    )
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from lsan.data.dataset import Dataset
+from lsan.data.splits import Split
 from lsan.errors import DataError
 from lsan.evaluation.report import Report
 from lsan.experiment import load_for_evaluation
@@ -14,7 +15,7 @@ from lsan.export.bundle import TOLERANCES, make_bundle
 from lsan.export.program import Arithmetic
 from lsan.export.verify import Agreement, EngineScorer, compare_histories, evaluate_file, microseconds
 from lsan.files import write_atomically
-from lsan.runs import load_run
+from lsan.runs import Run, load_run
 from lsan.runtime.recommender import Recommender
 from lsan.runtime.verify import verify_vectors
 
@@ -26,7 +27,7 @@ class Exported:
     parts: dict[str, int]
     """Bytes by part; their sum is the length of the file."""
     engine: str
-    """The engine that was compared with the network: an instruction set, or numpy."""
+    """What was compared with the network: an engine's instruction set, numpy, or onnxruntime."""
     difference: float
     """On the made-up histories in the file: largest difference of a score, as a share of the largest."""
     agreement: Agreement | None
@@ -56,24 +57,34 @@ def export_bundle(
         ConfigError: when the run cannot be written as a bundle.
         BundleError: when what was written answers otherwise.
     """
-    try:
-        run, found, split = load_for_evaluation(folder, dataset, device=torch.device("cpu"))
-    except DataError:
-        if dataset is not None:
-            raise
-        run, found, split = load_run(folder, device=torch.device("cpu")), None, None
+    run, cases = load_with_cases(folder, dataset)
     made = make_bundle(run, arithmetic=arithmetic, metrics=run.header.progress)
     recommender = Recommender(made.content, where="the new bundle")
     engine = recommender.engine
     difference = verify_vectors(recommender.file, engine)
     agreement = report = latency = None
-    if found is not None and split is not None and len(split.test):
+    if cases is not None:
         scorer = EngineScorer(engine, made.order)
-        agreement = compare_histories(run, scorer, found, split, tolerance=TOLERANCES[arithmetic])
-        report = evaluate_file(run, scorer, found, split, progress or (lambda done, total: None))
-        latency = microseconds(recommender, run, found, split)
+        agreement = compare_histories(run, scorer, *cases, tolerance=TOLERANCES[arithmetic])
+        report = evaluate_file(run, scorer, *cases, progress or (lambda done, total: None))
+        latency = microseconds(recommender.recommend, run, *cases)
     write_atomically(out, made.content)
     return Exported(
         parts=made.parts, engine=engine.instruction_set, difference=difference, agreement=agreement, report=report,
         latency=latency,
     )  # fmt: skip
+
+
+def load_with_cases(folder: Path, dataset: Dataset | None) -> tuple[Run, tuple[Dataset, Split] | None]:
+    """A run, and its dataset and split where there are test cases at hand.
+
+    Raises:
+        DataError: when the run cannot be used, or `dataset` is not its dataset.
+    """
+    try:
+        run, found, split = load_for_evaluation(folder, dataset, device=torch.device("cpu"))
+    except DataError:
+        if dataset is not None:
+            raise
+        return load_run(folder, device=torch.device("cpu")), None
+    return run, (found, split) if len(split.test) else None
