@@ -21,7 +21,7 @@ from lsan.config import CodedTableConfig, FullTableConfig, Gru4RecConfig, ModelC
 from lsan.data.catalogue import Catalogue
 from lsan.errors import BundleError, ConfigError
 from lsan.experiment import evaluate, load_for_evaluation
-from lsan.export.bundle import bundle_bytes, make_bundle
+from lsan.export.bundle import TOLERANCES, bundle_bytes, make_bundle
 from lsan.export.export import export_bundle
 from lsan.export.onnx import OnnxModel, make_onnx
 from lsan.export.onnx_export import export_onnx, items_path
@@ -32,6 +32,7 @@ from lsan.runs import Run
 from lsan.runtime import Recommender
 from lsan.runtime.file import BundleFile
 from small_networks import ITEMS, NETWORKS, histories_of, settled_run
+from small_networks import PRECISIONS as WEIGHTS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WIDE = ModelConfig(regime="prefix", width=64, history=12, table=FullTableConfig(), encoder=Gru4RecConfig())
@@ -273,3 +274,12 @@ def test_the_lines_in_the_docs(
     history = histories_of([1, 2]).items
     expected, _ = answers(tmp_path / "model.onnx", history, 10)
     assert capsys.readouterr().out.strip() == str([titles[index - 1] for index in expected[0]])
+
+
+def test_of_a_bundle_that_multiplies_whole_numbers(tmp_path: Path) -> None:
+    with torch.no_grad():
+        bundle = make_bundle(settled_run(NETWORKS[0], WEIGHTS[1]), arithmetic="int8")
+    path = tmp_path / "model.lsan"
+    path.write_bytes(bundle.content)
+    exported = export_onnx(path, tmp_path / "model.onnx")
+    assert 1e-4 < exported.difference < TOLERANCES["int8"]
