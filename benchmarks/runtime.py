@@ -10,8 +10,9 @@ different queries. Peers live in virtual environments of their own (benchmarks/p
 are made when they are missing.
 
 one     raw ids in, ten titles out, histories of 50 events (made of real ones, one user's after the other's); and
-        five events appended one by one to sessions that hold 50, each followed by a recommendation. RecTools:
-        `recommend` for one user. RePlay: its compiled model, on OpenVINO, which answers with scores.
+        five events appended one by one to sessions that hold 50, each followed by a recommendation. onnxruntime: the
+        same bundle through `lsan export --to onnx`. RecTools: `recommend` for one user. RePlay: its compiled model, on
+        OpenVINO, which answers with scores.
 topk    the ten best of 10^4 to 10^7 items, 4 codes of 256 rows, width 64. skewed: product codes of vectors in
         clusters of very different sizes, questions are items' vectors; uniform: all codes and rows at random. Peers
         multiply the vectors that the codes stand for (onnxruntime: MatMul and TopK; NumPy: product and argpartition;
@@ -40,6 +41,7 @@ import polars as pl
 
 from lsan.data.dataset import Dataset
 from lsan.export.bundle import bundle_bytes
+from lsan.export.onnx_export import export_onnx
 from lsan.files import write_atomically
 from lsan.models.quantisation import pack_bits
 from lsan.runtime import Recommender
@@ -132,6 +134,8 @@ def one(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     found["lsan, appended event"] = appended(recommender, histories)
     if "," in name:
         return found
+    if "onnxruntime" in arguments.peers:
+        found["onnxruntime"] = own_model(path, recommender, histories, arguments)
     if "rectools" in arguments.peers:
         found["rectools"] = rectools(name, arguments, arguments.queries)
     if "replay" in arguments.peers:
@@ -142,6 +146,22 @@ def one(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                 "replay_openvino.py", "replay", arguments, histories=file, items=recommender.engine.items, threads=1
             )
     return found
+
+
+def own_model(
+    path: Path, recommender: Recommender, histories: list[list[Any]], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The bundle's own model in onnxruntime, and in how many histories its ten titles are those of the bundle."""
+    with tempfile.TemporaryDirectory(prefix="lsan-benchmark-") as name:
+        folder = Path(name)
+        exported = export_onnx(path, folder / "model.onnx")
+        (folder / "histories.json").write_text(json.dumps(histories))
+        line = peer("onnx_recommend.py", "engines", arguments, data=folder)
+        answers = line.pop("answers")
+        ours = [[one.title for one in recommender.recommend(history, BEST)] for history in histories]
+        same = sum(one == other for one, other in zip(answers, ours, strict=True))
+        sizes = {"model bytes": (folder / "model.onnx").stat().st_size, "difference of scores": exported.difference}
+        return line | sizes | {"same titles": same}
 
 
 def appended(recommender: Recommender, histories: list[list[Any]]) -> dict[str, float]:
