@@ -21,7 +21,7 @@ from lsan.config import CodedTableConfig, FullTableConfig, Gru4RecConfig, ModelC
 from lsan.data.catalogue import Catalogue
 from lsan.errors import BundleError, ConfigError
 from lsan.experiment import evaluate, load_for_evaluation
-from lsan.export.bundle import TOLERANCES, bundle_bytes, make_bundle
+from lsan.export.bundle import bundle_bytes, make_bundle
 from lsan.export.export import export_bundle
 from lsan.export.onnx import OnnxModel, make_onnx
 from lsan.export.onnx_export import export_onnx, items_path
@@ -282,4 +282,4 @@ def test_of_a_bundle_that_multiplies_whole_numbers(tmp_path: Path) -> None:
     path = tmp_path / "model.lsan"
     path.write_bytes(bundle.content)
     exported = export_onnx(path, tmp_path / "model.onnx")
-    assert 1e-4 < exported.difference < TOLERANCES["int8"]
+    assert exported.difference < 1e-5  # it does not round
