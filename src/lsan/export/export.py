@@ -40,18 +40,26 @@ def export_bundle(
     folder: Path, out: Path, *, dataset: Dataset | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Exported:
     """Export a run as a bundle at `out`, which is replaced where it exists. Writes nothing when the file does not
-    answer as the network does.
+    answer as the network does. Arguments and errors of `checked_bundle`; and `out` is the file."""
+    content, exported = checked_bundle(folder, dataset=dataset, progress=progress)
+    write_atomically(out, content)
+    return exported
+
+
+def checked_bundle(
+    folder: Path, *, dataset: Dataset | None = None, progress: Callable[[int, int], None] | None = None
+) -> tuple[bytes, Exported]:
+    """A run as the bytes of a bundle that answers as the network does, and what it was found to do.
 
     Args:
         folder: the run.
-        out: the file.
         dataset: the run's dataset, where it has moved.
         progress: called with (cases done, cases) during the evaluation.
 
     Raises:
         DataError: when the run cannot be used, or `dataset` is not its dataset.
         ConfigError: when the run cannot be written as a bundle.
-        BundleError: when what was written answers otherwise.
+        BundleError: when the bundle answers otherwise.
     """
     try:
         run, found, split = load_for_evaluation(folder, dataset, device=torch.device("cpu"))
@@ -69,8 +77,8 @@ def export_bundle(
         agreement = compare_histories(run, scorer, found, split)
         report = evaluate_file(run, scorer, found, split, progress or (lambda done, total: None))
         latency = microseconds(recommender, run, found, split)
-    write_atomically(out, made.content)
-    return Exported(
+    exported = Exported(
         parts=made.parts, engine=engine.instruction_set, difference=difference, agreement=agreement, report=report,
         latency=latency,
     )  # fmt: skip
+    return made.content, exported
