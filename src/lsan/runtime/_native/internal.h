@@ -215,6 +215,8 @@ struct lsan_kernels {
     uint32_t panel;  /* columns of a full panel */
     uint32_t height; /* rows at a time */
     void (*run)(lsan_state *state, uint32_t op, uint32_t from);
+    /* the vector of item place + 1 */
+    void (*vector)(const lsan_model *model, uint32_t place, float *out);
     /* y[0..n-1] = x B + b for one row */
     void (*product)(const packed *b, const float *x, float *y);
     /* scores of the rows of `count` blocks from `first` on, without bias; `z` has zeros up to `padded` */
