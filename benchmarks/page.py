@@ -1,4 +1,4 @@
-"""The page in headless Chromium: milliseconds to the first recommendation, bytes by part, microseconds of each after it.
+"""The page in headless Chromium: milliseconds to the first recommendation, bytes by part, microseconds of each.
 
     python benchmarks/page.py --bundle beauty=FILE [--bundle ml-1m=FILE] [--loads 25] [--questions 500]
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from browsers import FileServer, chromium
 
 #: Searched one after the other; the first item found is added to the history.
-QUERIES = ("tomato seeds", "garden fork", "work gloves")
+QUERIES = ("table runner", "candle", "cotton yarn")
 #: Width, height, whether dark, and what is being typed.
 PICTURES = {"light": (1280, 900, False, ""), "dark": (1280, 900, True, "garden"), "phone": (360, 760, False, "")}
 
@@ -27,7 +26,7 @@ def main() -> None:
             for name, (width, height, dark, typed) in PICTURES.items():
                 content = picture(browser, server.url, width, height, dark=dark, typed=typed)
                 image = Image.open(io.BytesIO(content)).convert("RGB").quantize(128)
-                image.save(HERE / f"page-{name}.png", optimize=True)
+                image.save(Path(__file__).with_name(f"page-{name}.png"), optimize=True)
     finally:
         server.stop()
 

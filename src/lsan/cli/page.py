@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lsan.cli.terminal import ranking_progress
 from lsan.page.site import TITLE, refuse_unless_page, site_files, write_site
-from lsan.runtime.recommender import Recommender
 from lsan.runtime.file import read_bytes
+from lsan.runtime.recommender import Recommender
 from lsan.runtime.verify import verify_vectors
 
 
@@ -50,8 +50,8 @@ def _verified(file: Path) -> bytes:
 
 
 def _exported(args: argparse.Namespace) -> bytes:
-    from lsan.cli.terminal import console  # here, since an exported file needs no torch
     from lsan.cli.export import show
+    from lsan.cli.terminal import console  # here, since an exported file needs no torch
     from lsan.data.dataset import Dataset
     from lsan.export.export import checked_bundle
 

@@ -1,4 +1,4 @@
-"""Makes the site of a bundle: the files in `static/`, the engine and its module, the bundle, and what names them all."""
+"""Makes the site of a bundle: the files in `static/`, the engine and its module, the bundle, and a worker for them."""
 
 import base64
 import hashlib
@@ -72,7 +72,6 @@ def _manifest(title: str) -> bytes:
         "name": title,
         "start_url": ".",
         "display": "standalone",
-        "theme_color": "#0f766e",
         "icons": [{"src": "icon.svg", "sizes": "any", "type": "image/svg+xml"}],
     }
     return json.dumps(manifest, ensure_ascii=False).encode()

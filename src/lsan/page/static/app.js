@@ -44,12 +44,10 @@ function parts() {
     title.textContent = item.title;
     category.textContent = item.category ?? "";
     tile.textContent = item.title.match(/[\p{L}\p{N}]/u)?.[0].toUpperCase() ?? "";
-    tile.style.setProperty("--hue", hue(item.category ?? item.title));
+    tile.style.setProperty("--hue", 137.5 * model.info.categories.indexOf(item.category));
   };
   return { tile, title, category, show };
 }
-
-const hue = (name) => [...name].reduce((sum, character) => (sum * 31 + character.codePointAt(0) * 47) % 360, 0);
 
 const titleOf = (id) => model.item(id).title;
 
@@ -120,6 +118,7 @@ function pressed(event) {
 function add(id) {
   history.push(id);
   changed(`Added ${titleOf(id)}`);
+  $("history").scrollTop = 1e9;
 }
 
 function move(place, by) {
