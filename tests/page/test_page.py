@@ -473,6 +473,7 @@ def test_a_damaged_site_says_so(browser: Browser, server: FileServer, folder: Pa
     expect(alert).to_contain_text("The model cannot be used")
     expect(alert).to_contain_text("make them again with lsan page")
     expect(page.locator("#columns")).to_be_hidden()
+    expect(page.locator("#offline")).to_have_text("no")  # what is damaged is not kept
     picture(page, f"damaged-{damage}")
     context.close()
 

@@ -29,7 +29,6 @@ function icon(path) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const line = document.createElementNS(svg.namespaceURI, "path");
   svg.setAttribute("viewBox", "0 0 24 24");
-  svg.ariaHidden = "true";
   line.setAttribute("d", path);
   svg.append(line);
   return svg;
@@ -51,9 +50,8 @@ function parts() {
 
 const titleOf = (id) => model.item(id).title;
 
-const grouped = (count) => String(count).replace(/\B(?=(...)+$)/g, ","); // toLocaleString takes 10 ms to begin
+const grouped = (count) => String(count).replace(/\B(?=(...)+$)/g, ","); // toLocaleString begins slowly
 
-/** Tells those who do not see the page. */
 function say(news) {
   $("news").textContent = news;
 }
@@ -302,7 +300,10 @@ async function keepOffline() {
     if (!workers) throw new Error("only for pages of https:// and localhost");
     if (workers.controller) workers.oncontrollerchange = () => ($("newer").hidden = false);
     const registration = await workers.register("sw.js");
-    const settle = () => registration.waiting?.postMessage("take over"); // this page has all that it needs
+    const settle = () => {
+      registration.waiting?.postMessage("take over"); // this page has all that it needs
+      if (!(registration.installing ?? registration.waiting ?? registration.active)) tell("no", "its files cannot be kept");
+    };
     registration.onupdatefound = () => (registration.installing.onstatechange = settle);
     settle();
     if (workers.controller) registration.update().catch(() => {}); // there may be no network
