@@ -8,7 +8,7 @@ begin of the navigation until the frame that shows the recommendations is painte
 counted by the server, from the first request until the page is kept for use without a network.
 
 Questions are random histories of `LENGTH` events, raw ids in, ten items with titles out, timed one by one in the page.
-The server says with headers that the page is alone in its process (COOP, COEP), because browsers then give clocks of 5
+For these the server says with headers that the page is alone in its process, because browsers then give clocks of 5
 microseconds instead of 100.
 
 Writes benchmarks/results/page.json.
@@ -35,6 +35,7 @@ from browsers import FileServer, chromium
 
 OUT = ROOT / "benchmarks" / "results" / "page.json"
 EVENTS, LENGTH, WARM = 5, 50, 50
+ALONE = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 
 ASK = """async ([histories, warm]) => {
   const { load } = await import(new URL("lsan.js", location).href);
@@ -73,10 +74,10 @@ def measure(browser: Browser, content: bytes, loads: int, questions: int) -> dic
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="lsan-benchmark-") as folder:
         write_site(Path(folder), files)
-        server = FileServer(Path(folder), {"Cross-Origin-Opener-Policy": "same-origin",
-                                           "Cross-Origin-Embedder-Policy": "require-corp"})  # fmt: skip
+        server = FileServer(Path(folder))
         try:
             first = [load(browser, server, random.choice(ids, EVENTS).tolist()) for _ in range(loads)]
+            server.headers = ALONE
             page = browser.new_page()
             page.goto(server.url)
             histories = [random.choice(ids, LENGTH).tolist() for _ in range(questions)]

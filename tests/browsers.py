@@ -36,9 +36,9 @@ def chromium() -> Iterator[Browser]:
 class FileServer:
     """The standard library's file server on loopback; counts what it sends."""
 
-    def __init__(self, folder: Path, headers: Mapping[str, str] | None = None) -> None:
-        """`headers` are sent with every answer."""
-        self.headers = headers or {}
+    def __init__(self, folder: Path) -> None:
+        self.headers: Mapping[str, str] = {}
+        """Sent with every answer."""
         self.paths: list[str] = []
         """Paths asked for, in order."""
         self.sent = 0
