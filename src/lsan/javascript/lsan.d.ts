@@ -1,6 +1,9 @@
 /** A raw item id. Whole numbers beyond 2^53 are given as texts. 17 and "17" name the same item. */
 export type ItemId = string | number;
 
+/** An array, a set or the like, but not a text. */
+export type List<T> = Iterable<T> & object;
+
 /** A point in time: a Date, or seconds since 1970 UTC. */
 export type Time = Date | number;
 
@@ -40,10 +43,10 @@ export interface Recommendations {
 
 /** What may be recommended. An item has to pass all that is given; what the model does not know allows and forbids nothing. */
 export interface Filter {
-  allow?: Iterable<ItemId | bigint> | null;
-  forbid?: Iterable<ItemId | bigint> | null;
-  allowCategories?: Iterable<string> | null;
-  forbidCategories?: Iterable<string> | null;
+  allow?: List<ItemId | bigint> | null;
+  forbid?: List<ItemId | bigint> | null;
+  allowCategories?: List<string> | null;
+  forbidCategories?: List<string> | null;
 }
 
 export interface LoadOptions {
@@ -57,7 +60,7 @@ export interface RecommendOptions {
   /** How many; 10 unless given. */
   k?: number;
   /** When each event of the history happened, null where unknown. */
-  times?: Iterable<Time | null | undefined> | null;
+  times?: List<Time | null | undefined> | null;
   /** When the recommendation is asked for: by default the time of the last event. Without `times` all events were then. */
   at?: Time | null;
   /** Leave out the items of the history; the file says what is the default. */
@@ -94,15 +97,15 @@ export interface Recommender {
   readonly size: number;
   readonly info: Info;
   /** The best next items after a history of raw ids, oldest first. */
-  recommend(history: Iterable<ItemId | bigint>, options?: RecommendOptions): Recommendations;
+  recommend(history: List<ItemId | bigint>, options?: RecommendOptions): Recommendations;
   session(options?: { excludeSeen?: boolean }): Session;
   /** The items whose vectors point most nearly the same way. */
   similar(id: ItemId | bigint, options?: { k?: number }): SimilarItem[];
   /** What each event did for the score of an item, oldest first: exact, by leaving each out in turn. */
   explain(
-    history: Iterable<ItemId | bigint>,
+    history: List<ItemId | bigint>,
     id: ItemId | bigint,
-    options?: { times?: Iterable<Time | null | undefined> | null; at?: Time | null },
+    options?: { times?: List<Time | null | undefined> | null; at?: Time | null },
   ): Explanation[];
   /** Items whose titles have words that begin with those of the query, accents and capitals aside; more popular ones first. */
   search(query: string, options?: { k?: number }): Item[];

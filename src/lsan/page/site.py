@@ -38,9 +38,12 @@ def site_files(content: bytes, *, title: str = TITLE) -> dict[str, bytes]:
     page = Template((_STATIC / "index.html").read_text(encoding="utf-8"))
     files = {
         "index.html": page.substitute(title=html.escape(heading)).encode(),
-        **{name: (_STATIC / name).read_bytes() for name in ("style.css", "app.js", "icon.svg")},
+        "style.css": (_STATIC / "style.css").read_bytes(),
+        "icon.svg": (_STATIC / "icon.svg").read_bytes(),
         "manifest.webmanifest": _manifest(heading),
-        **{name: (_JAVASCRIPT / name).read_bytes() for name in ("lsan.js", "lsan.wasm")},
+        "app.js": _script(_STATIC / "app.js"),
+        "lsan.js": _script(_JAVASCRIPT / "lsan.js"),
+        "lsan.wasm": (_JAVASCRIPT / "lsan.wasm").read_bytes(),
         "model.lsan": content,
     }
     return {**files, "sw.js": _worker(files)}
@@ -66,6 +69,12 @@ def refuse_unless_page(folder: Path) -> None:
         refuse_existing(folder)
 
 
+def _script(path: Path) -> bytes:
+    """A script without indentation, empty lines and lines that are comments: less to load, the same lines of code."""
+    lines = (line.strip() for line in path.read_bytes().splitlines())
+    return b"\n".join(line for line in lines if line and not line.startswith((b"//", b"/**", b"* ", b"*/")))
+
+
 def _manifest(title: str) -> bytes:
     """What a browser reads when the page is installed as an application."""
     manifest = {
@@ -83,6 +92,6 @@ def _worker(files: dict[str, bytes]) -> bytes:
         "./" if name == "index.html" else name: f"sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}"
         for name, content in sorted(files.items())
     }
-    source = (_STATIC / "sw.js").read_text(encoding="utf-8")
+    source = _script(_STATIC / "sw.js").decode()
     version = hashlib.sha256((json.dumps(hashes) + source).encode()).hexdigest()[:16]
-    return f"const VERSION = {json.dumps(version)};\nconst FILES = {json.dumps(hashes, indent=1)};\n{source}".encode()
+    return f"const VERSION = {json.dumps(version)};\nconst FILES = {json.dumps(hashes, indent=0)};\n{source}".encode()
