@@ -191,7 +191,7 @@ function remembered() {
 
 // Recommendations
 
-const next = (k) => model.recommend(history, { k, at: new Date() });
+const next = (k) => model.recommend(history, { k, at: Date.now() / 1000 });
 
 const rows = Array.from({ length: SHOWN }, () => {
   const { tile, title, category, show } = parts();
@@ -214,6 +214,7 @@ const rows = Array.from({ length: SHOWN }, () => {
 /** Shows what comes next; then, once that is painted, why, and what it cost. */
 async function update() {
   const change = (changes += 1);
+  $("next").ariaBusy = true;
   $("history").replaceChildren(...history.map(historyRow));
   $("empty").hidden = history.length > 0;
   $("surprise").hidden = history.length > 0;
@@ -239,13 +240,15 @@ async function update() {
     rows[place].because.replaceChildren(...reasons(id));
     await pause();
   }
-  if (change === changes) showTime();
+  if (change !== changes) return;
+  $("next").ariaBusy = false;
+  showTime();
 }
 
 /** What did most for a score, and what did at least half as much. */
 function reasons(id) {
   const gains = new Map();
-  for (const { title, contribution } of model.explain(history, id, { at: new Date() })) {
+  for (const { title, contribution } of model.explain(history, id, { at: Date.now() / 1000 })) {
     gains.set(title, Math.max(contribution, gains.get(title) ?? 0));
   }
   const [first, second] = [...gains].sort((one, other) => other[1] - one[1]);
