@@ -43,11 +43,20 @@ def export_bundle(
     progress: Callable[[int, int], None] | None = None,
 ) -> Exported:  # fmt: skip
     """Export a run as a bundle at `out`, which is replaced where it exists. Writes nothing when the file does not
-    answer as the network does.
+    answer as the network does. Arguments and errors of `checked_bundle`; and `out` is the file."""
+    content, exported = checked_bundle(folder, arithmetic=arithmetic, dataset=dataset, progress=progress)
+    write_atomically(out, content)
+    return exported
+
+
+def checked_bundle(
+    folder: Path, *, arithmetic: Arithmetic = "float32", dataset: Dataset | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[bytes, Exported]:  # fmt: skip
+    """A run as the bytes of a bundle that answers as the network does, and what it was found to do.
 
     Args:
         folder: the run.
-        out: the file.
         arithmetic: "int8" is faster, but not quite what the network computes; for quantised encoders only.
         dataset: the run's dataset, where it has moved.
         progress: called with (cases done, cases) during the evaluation.
@@ -55,7 +64,7 @@ def export_bundle(
     Raises:
         DataError: when the run cannot be used, or `dataset` is not its dataset.
         ConfigError: when the run cannot be written as a bundle.
-        BundleError: when what was written answers otherwise.
+        BundleError: when the bundle answers otherwise.
     """
     run, cases = load_with_cases(folder, dataset)
     made = make_bundle(run, arithmetic=arithmetic, metrics=run.header.progress)
@@ -68,11 +77,11 @@ def export_bundle(
         agreement = compare_histories(run, scorer, *cases, tolerance=TOLERANCES[arithmetic])
         report = evaluate_file(run, scorer, *cases, progress or (lambda done, total: None))
         latency = microseconds(recommender.recommend, run, *cases)
-    write_atomically(out, made.content)
-    return Exported(
+    exported = Exported(
         parts=made.parts, engine=engine.instruction_set, difference=difference, agreement=agreement, report=report,
         latency=latency,
     )  # fmt: skip
+    return made.content, exported
 
 
 def load_with_cases(folder: Path, dataset: Dataset | None) -> tuple[Run, tuple[Dataset, Split] | None]:

@@ -31,6 +31,13 @@ enum {
  * halves. Columns are filled up to a multiple of 4, rows to one of 16, with zeros. */
 typedef enum { NUMBERS_F32, NUMBERS_F16, NUMBERS_I8, NUMBERS_I4 } number_kind;
 
+/* Smaller code: matrices are held in float32 or 8 bits only. */
+#ifdef __wasm__
+#define FEW_KINDS 1
+#else
+#define FEW_KINDS 0
+#endif
+
 typedef struct {
     uint32_t rows, columns, padded;
     number_kind kind;

@@ -461,7 +461,9 @@ static bool hold_matrix(reader *r, matrix *m, const tensor *t, bool flat) {
     m->columns = (uint32_t)t->dims[1];
     m->padded = (m->columns + 3) / 4 * 4;
     m->kind = t->bits == 8 ? NUMBERS_I8 : t->bits == 4 ? NUMBERS_I4 : t->type == TYPE_F16 ? NUMBERS_F16 : NUMBERS_F32;
-    m->block_bytes = (size_t)m->padded * LANES * (t->bits ? t->bits : m->kind == NUMBERS_F16 ? 16 : 32) / 8;
+    if (FEW_KINDS) m->kind = t->bits ? NUMBERS_I8 : NUMBERS_F32;
+    static const uint8_t bits[] = {[NUMBERS_F32] = 32, [NUMBERS_F16] = 16, [NUMBERS_I8] = 8, [NUMBERS_I4] = 4};
+    m->block_bytes = (size_t)m->padded * LANES * bits[m->kind] / 8;
     uint64_t blocks = ((uint64_t)m->rows + LANES - 1) / LANES;
     TRY(m->data = hold(r, blocks, m->block_bytes));
     if (m->kind == NUMBERS_I4) memset(m->data, 0x88, (size_t)(blocks * m->block_bytes));
@@ -476,15 +478,16 @@ static bool hold_matrix(reader *r, matrix *m, const tensor *t, bool flat) {
             uint16_t half;
             switch (m->kind) {
             case NUMBERS_F32:
-                x = f32_at(t->data + 4 * i);
+                x = value(t, i);
                 memcpy(block + 4 * to, &x, 4);
                 break;
             case NUMBERS_F16:
                 half = u16_at(t->data + 2 * i);
                 memcpy(block + 2 * to, &half, 2);
                 break;
-            case NUMBERS_I8: block[to] = t->data[i] ^ 0x80; break;
-            default: {
+            case NUMBERS_I8: block[to] = (uint8_t)whole_number(t, i); break;
+            case NUMBERS_I4: {
+                if (FEW_KINDS) break;
                 uint8_t number = t->data[i / 2] >> (i % 2 ? 0 : 4) & 15, *cell = block + (size_t)(c / 2) * LANES + lane;
                 *cell = c % 2 ? (uint8_t)((*cell & 15) | number << 4) : (uint8_t)((*cell & 0xF0) | number);
             }
