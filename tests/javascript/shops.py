@@ -75,7 +75,7 @@ KINDS: dict[str, tuple[ModelConfig, Catalogue]] = {
     "both ways, codes of 4 bits": (
         model(
             "prefix", TwinTransformerConfig(blocks=1), width=16,
-            table=CodedTableConfig(tables=4, rows=32), quantisation=FOUR_BITS,
+            table=CodedTableConfig(tables=4, rows=64), quantisation=FOUR_BITS,
         ),
         numbered(range(5000, 2000, -1)),
     ),
@@ -87,7 +87,10 @@ KINDS: dict[str, tuple[ModelConfig, Catalogue]] = {
         titled(90),
     ),
     "timed": (
-        model("prefix", TwinAttentionConfig(), table=ComposedTableConfig(radices=(3, 4)), context=ContextConfig(), time=TimeConfig()),
+        model(
+            "prefix", TwinAttentionConfig(), table=ComposedTableConfig(radices=(3, 4)),
+            context=ContextConfig(), time=TimeConfig(),
+        ),
         titled(60),
     ),
     "timed, causal": (model("causal", Gru4RecConfig(), table=FullTableConfig(), time=TimeConfig()), titled(60)),

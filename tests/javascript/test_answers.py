@@ -35,7 +35,7 @@ def shops(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shop]:
 def histories(shop: Shop, count: int) -> list[list[RawId]]:
     """Of all lengths to more than the model reads, with unknown ids, ids written otherwise and items that repeat."""
     chance = random.Random(1)
-    ids = [*shop.python.vocabulary.ids, "nothing", 2.5]
+    ids: list[Any] = [*shop.python.vocabulary.ids, "nothing", 2.5]
     found = [[chance.choice(ids) for _ in range(chance.choice((0, 1, 2, 4, 6, 9, 15)))] for _ in range(count)]
     return [[str(raw) if chance.random() < 0.1 else raw for raw in history] for history in found]
 
@@ -98,18 +98,18 @@ def test_filters(shops: dict[str, Shop]) -> None:
     for shop in shops.values():
         ids = list(shop.python.vocabulary.ids)
         names = shop.python.vocabulary.category_names[:2]
-        for allow, forbid, only, without in (
-            (ids[2:30], ids[5:9], None, ()),
-            (None, [str(raw) for raw in ids[3:20]], None, ()),
-            (["nothing"], (), None, ()),
-            (None, (), [*names, "nothing"], ()),
-            (None, (), names[:1], ids[:5]),
-            (None, (), None, [*names, "nothing"]),
-        ):
-            options = {"allow": allow, "forbid": forbid, "allowCategories": only, "forbidCategories": without}
+        filters: list[dict[str, Any]] = [
+            {"allow": ids[2:30], "forbid": ids[5:9]},
+            {"forbid": [str(raw) for raw in ids[3:20]]},
+            {"allow": ["nothing"]},
+            {"allow_categories": [*names, "nothing"]},
+            {"allow_categories": names[:1], "forbid": ids[:5]},
+            {"forbid_categories": [*names, "nothing"]},
+        ]
+        for given in filters:
+            options = {name.replace("_c", "C"): chosen for name, chosen in given.items()}
             questions.append([str(shop.path), "recommend", ids[:4], {"k": 50, "at": AT, "filter": options}])
-            where = Filter(allow=allow, forbid=forbid, allow_categories=only, forbid_categories=without)
-            expected.append(shop.python.recommend(ids[:4], 50, at=AT, filter=where))
+            expected.append(shop.python.recommend(ids[:4], 50, at=AT, filter=Filter(**given)))
     for found, answer in zip(ask(questions), expected, strict=True):
         check(found, answer)
 
