@@ -57,6 +57,10 @@ unit: environment ## tests: pytest
 wheel: environment ## a wheel with the native engine, in dist/
 	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
+.PHONY: wasm
+wasm: environment ## the native engine in WebAssembly, src/lsan/javascript/lsan.wasm
+	@PYTHON=$(BIN)/python bash scripts/wasm.sh
+
 .PHONY: format
 format: environment ## rewrite the code in the project's style
 	@$(BIN)/python -m ruff check --fix --quiet . && $(BIN)/python -m ruff format --quiet .

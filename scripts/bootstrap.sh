@@ -57,8 +57,8 @@ identity() {
 }
 
 sources() {
-    cat pyproject.toml constraints.txt scripts/bootstrap.sh setup.py src/lsan/runtime/_native/*.{c,h,inc,pyx} |
-        sha256sum | cut -d ' ' -f 1
+    cat pyproject.toml constraints.txt scripts/bootstrap.sh setup.py tests/javascript/package-lock.json \
+        src/lsan/runtime/_native/*.{c,h,inc,pyx} | sha256sum | cut -d ' ' -f 1
 }
 
 stamp=.venv/lsan-installed
@@ -115,6 +115,15 @@ command -v cc >/dev/null || say "no C compiler (cc): lsan will recommend from bu
 install --constraint constraints.txt --no-build-isolation --editable '.[dev]' || fail "installing lsan failed, see above"
 .venv/bin/python -m pip --disable-pip-version-check check >/dev/null ||
     fail "the installed packages contradict each other: $(.venv/bin/python -m pip --disable-pip-version-check check 2>&1)"
+
+if command -v npm >/dev/null; then
+    say "installing TypeScript, for tests of lsan.js"
+    mkdir -p .venv/javascript
+    cp tests/javascript/package.json tests/javascript/package-lock.json .venv/javascript
+    npm ci --prefix .venv/javascript --silent --no-audit --no-fund </dev/null || say "that failed: the test of lsan.js's types will be skipped"
+else
+    say "no npm: the test of lsan.js's types will be skipped"
+fi
 
 printf '%s\n%s\n%s\n' "$(identity)" "$options" "$want_sources" >"$stamp.new"
 mv "$stamp.new" "$stamp"

@@ -1,6 +1,7 @@
-"""examples/embed.c answers as Python does, on this processor and on a phone's."""
+"""examples/embed.c answers as Python does, on this processor and on a phone's, compiled as docs/embedding.md says."""
 
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -57,7 +58,18 @@ def check(command: list[str], tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return compiled([need_command("cc", "build-essential"), "-O1"], tmp_path_factory.mktemp("embed") / "embed")
+    need_command("cc", "build-essential")
+    folder = tmp_path_factory.mktemp("embed")
+    for name in ("examples", "src"):
+        (folder / name).symlink_to(ROOT / name)
+    [commands] = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "embedding.md").read_text(), re.DOTALL)
+    *compiling, use = commands.splitlines()
+    assert use == "./embed model.lsan 17 4 250"
+    done = subprocess.run(
+        ["bash", "-ec", "\n".join(compiling)], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return str(folder / "embed")
 
 
 def test_here(here: str, tmp_path: Path) -> None:

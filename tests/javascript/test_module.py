@@ -68,7 +68,7 @@ def test_mutated_files_are_refused_or_harmless(tmp_path: Path) -> None:
 
 
 def test_types() -> None:
-    compiler = HERE / "node_modules" / "typescript" / "bin" / "tsc"
+    compiler = Path(sys.prefix) / "javascript" / "node_modules" / "typescript" / "bin" / "tsc"
     need(compiler.is_file(), "no TypeScript: make environment installs it where npm is")
     run(need_command("node", "nodejs"), str(compiler), "-p", str(HERE))
 

@@ -22,39 +22,29 @@ const areBytes = (source) => source instanceof ArrayBuffer || ArrayBuffer.isView
 
 async function moduleOf(wasm) {
   if (wasm instanceof WebAssembly.Module) return wasm;
-  if (areBytes(wasm)) return WebAssembly.compile(wasm);
-  const found = await responseOf(wasm);
+  const found = areBytes(wasm) ? wasm : await opened(wasm);
+  if (areBytes(found)) return WebAssembly.compile(found);
   const streams = found.headers.get("content-type")?.startsWith("application/wasm"); // else it would be refused
   return streams ? WebAssembly.compileStreaming(found) : WebAssembly.compile(await found.arrayBuffer());
 }
 
 async function bytesOf(source, onProgress) {
-  if (areBytes(source)) {
-    return new Uint8Array(source.buffer ?? source, source.byteOffset ?? 0, source.byteLength);
-  }
-  const found = await responseOf(source);
-  if (!onProgress || !found.body) return new Uint8Array(await found.arrayBuffer());
-  const total = found.headers.has("content-encoding") ? 0 : Number(found.headers.get("content-length"));
-  const pieces = [];
-  let length = 0;
-  for (const reader = found.body.getReader(); ; ) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    pieces.push(value);
-    onProgress((length += value.length), total || null);
-  }
-  const content = new Uint8Array(length);
-  for (const piece of pieces.reverse()) content.set(piece, (length -= piece.length));
-  return content;
+  let found = areBytes(source) ? source : await opened(source);
+  if (onProgress && found.body) found = await streamed(found, onProgress);
+  else if (found.arrayBuffer) found = await found.arrayBuffer();
+  else onProgress?.(found.byteLength, found.byteLength);
+  return new Uint8Array(found.buffer ?? found, found.byteOffset ?? 0, found.byteLength);
 }
 
-async function responseOf(source) {
-  const isResponse = source instanceof Response;
+/** A response, or the bytes of a file in Node. */
+async function opened(source) {
+  const isResponse = typeof source?.arrayBuffer === "function"; // or a Blob
   expect(typeof source === "string" || source instanceof URL || isResponse, "load takes an address, a Response or bytes");
-  const name = isResponse ? source.url : String(source);
+  const name = isResponse ? (source.url ?? "the file") : String(source);
   try {
-    const found = isResponse ? source : isFile(name) ? await fileOf(name) : await fetch(source);
-    expect(found.ok, `status ${found.status}`);
+    if (!isResponse && isFile(name)) return await fileOf(name);
+    const found = isResponse ? source : await fetch(source);
+    expect(found.ok !== false, `status ${found.status}`);
     return found;
   } catch (error) {
     throw new LsanError(`${name} cannot be read: ${error.message}`, { cause: error });
@@ -67,8 +57,22 @@ const isFile = (name) =>
 async function fileOf(name) {
   const files = "node:fs/promises"; // a variable, so that bundlers let it be
   const { readFile } = await import(/* webpackIgnore: true */ /* @vite-ignore */ files);
-  const content = await readFile(/^file:/i.test(name) ? new URL(name) : name);
-  return new Response(content, { headers: { "content-length": content.length } });
+  return readFile(/^file:/i.test(name) ? new URL(name) : name);
+}
+
+async function streamed(response, onProgress) {
+  const total = response.headers.has("content-encoding") ? 0 : Number(response.headers.get("content-length"));
+  const pieces = [];
+  let length = 0;
+  for (const reader = response.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    pieces.push(value);
+    onProgress((length += value.length), total || null);
+  }
+  const content = new Uint8Array(length);
+  for (const piece of pieces.reverse()) content.set(piece, (length -= piece.length));
+  return content;
 }
 
 /** Tensors by name, and the manifest. The engine has read the same bytes before and refused what is no bundle. */
@@ -97,15 +101,16 @@ class Bundle {
     return found.bytes.slice();
   }
 
-  /** Packed whole numbers, the highest bit first. */
+  /** Packed whole numbers, the highest bit first, as a function of their place. */
   packed(name, bits, count) {
     const bytes = this.tensor(name, "U8", Math.ceil((count * bits) / 8));
-    const numbers = new Uint32Array(count);
-    for (let bit = 0; bit < count * bits; bit++) {
-      const i = Math.floor(bit / bits);
-      numbers[i] = numbers[i] * 2 + ((bytes[Math.floor(bit / 8)] >> (7 - (bit % 8))) & 1);
-    }
-    return numbers;
+    return (place) => {
+      let number = 0;
+      for (let bit = place * bits; bit < (place + 1) * bits; bit++) {
+        number = number * 2 + ((bytes[Math.floor(bit / 8)] >> (7 - (bit % 8))) & 1);
+      }
+      return number;
+    };
   }
 
   /** Texts of UTF-8 bytes, as a function of their place. */
@@ -143,15 +148,19 @@ class Vocabulary {
   #idAt = (place) => place + 1;
   #titleAt = () => "";
   #items = null; // by id; null where the ids are 1..V
-  #categories = null; // of the items: 1..C, 0 where unknown
+  #categoryAt = () => 0; // 1..C, 0 where unknown
   categories = [];
 
   constructor(bundle) {
     const { items, categories } = bundle.manifest;
     this.size = items;
     if (bundle.has("ids.numbers")) {
-      const numbers = new BigInt64Array(bundle.tensor("ids.numbers", "I64", 8 * items).buffer);
-      this.#idAt = (place) => idOf(numbers[place]);
+      const { buffer } = bundle.tensor("ids.numbers", "I64", 8 * items);
+      const [whole, halves] = [new BigInt64Array(buffer), new Int32Array(buffer)]; // the halves are faster
+      this.#idAt = (place) => {
+        const number = halves[2 * place + 1] * 2 ** 32 + (halves[2 * place] >>> 0);
+        return Number.isSafeInteger(number) ? number : String(whole[place]);
+      };
     } else if (bundle.has("ids.bytes")) {
       this.#idAt = bundle.texts("ids", items);
     }
@@ -163,7 +172,7 @@ class Vocabulary {
     if (bundle.has("titles.bytes")) this.#titleAt = bundle.texts("titles", items);
     if (categories) {
       this.categories = Array.from({ length: categories }, (_, place) => place).map(bundle.texts("category_names", categories));
-      this.#categories = bundle.packed("categories", bitsOf(categories), items);
+      this.#categoryAt = bundle.packed("categories", bitsOf(categories), items);
     }
   }
 
@@ -189,7 +198,7 @@ class Vocabulary {
   }
 
   category(item) {
-    return this.#categories?.[item - 1] ?? 0;
+    return this.#categoryAt(item - 1);
   }
 
   describe(item) {
@@ -340,7 +349,7 @@ class Recommender {
   #engine;
   #bundle;
   #vocabulary;
-  #offered;
+  #offeredAt = () => 1;
   #phrases; // the words of each item's title, and how often it was in training; made by the first search
   #counts;
 
@@ -348,7 +357,7 @@ class Recommender {
     this.#engine = engine;
     this.#bundle = bundle;
     this.#vocabulary = new Vocabulary(bundle);
-    this.#offered = bundle.has("offered") ? bundle.packed("offered", 1, engine.items) : null;
+    if (bundle.has("offered")) this.#offeredAt = bundle.packed("offered", 1, engine.items);
     const { items, history, width, timed, causal } = engine;
     this.size = items;
     const { provenance = {} } = bundle.manifest;
@@ -463,7 +472,7 @@ class Recommender {
   }
 
   #isOffered(item) {
-    return !this.#offered || this.#offered[item - 1] === 1;
+    return this.#offeredAt(item - 1) === 1;
   }
 
   #allOffered() {
@@ -523,9 +532,10 @@ class Recommender {
 
   #trainingEvents() {
     const { items, popular, popular_bits: bits } = this.#bundle.manifest;
-    const counts = this.#bundle.packed("popularity.counts", bits, popular);
+    const countAt = this.#bundle.packed("popularity.counts", bits, popular);
+    const itemAt = this.#bundle.packed("popularity.items", bitsOf(items), popular);
     const found = new Uint32Array(items);
-    this.#bundle.packed("popularity.items", bitsOf(items), popular).forEach((item, i) => (found[item - 1] = counts[i]));
+    for (let place = 0; place < popular; place++) found[itemAt(place) - 1] = countAt(place);
     return found;
   }
 }
