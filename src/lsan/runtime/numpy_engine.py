@@ -78,13 +78,7 @@ class NumpyEngine:
         self.offered = np.ones(self.items, dtype=bool)
         if "offered" in file.tensors:
             self.offered = file.packed("offered", 1, self.items).astype(bool)
-        self._popularity = np.zeros(self.items, dtype=np.float32)
-        popular = whole(manifest, "popular", 0, self.items, "the manifest")
-        places = file.packed("popularity.items", self.items.bit_length(), popular)
-        counts = file.packed("popularity.counts", whole(manifest, "popular_bits", 1, 31, "the manifest"), popular)
-        if popular and not ((np.diff(places) > 0).all() and places[0] >= 1 and places[-1] <= self.items):
-            raise BundleError("popularity.items: not increasing, or out of range")
-        self._popularity[places - 1] = np.log(counts.astype(np.float64) + 1)
+        self._popularity = np.log(file.popularity().astype(np.float64) + 1).astype(np.float32)
 
     @property
     def memory(self) -> int:
