@@ -27,6 +27,7 @@ COMMANDS = {
     "inspect": "show what is in an exported file",
     "verify": "check that an exported file is whole and answers as it did when it was made",
     "batch": "recommend for every user of a log, from an exported file",
+    "serve": "recommend over HTTP from an exported file",
     "recommend": "recommend items for one history",
     "describe": "list the parts of a trained model with shapes and bytes",
     "demo": "simulate, prepare, train, evaluate, export and recommend, in one go",

@@ -1,0 +1,1 @@
+"""The page that recommends in a browser (a stub, to be replaced)."""
