@@ -96,7 +96,7 @@ class Recommender:
         except BundleError as error:
             raise BundleError(f"{where}: {error}") from error
         self._all_offered = bool(self._offered.all())
-        self._called = lru_cache(2**16)(self._call)
+        self._called = lru_cache(2**16)(self.vocabulary.describe)
 
     @classmethod
     def load(cls, path: str | Path, *, native: bool | None = None) -> "Recommender":
@@ -203,7 +203,7 @@ class Recommender:
         """
         if k < 1:
             raise ConfigError(f"k must be at least 1, got {k}")
-        called = map(self._call, self._search.find(query, k))
+        called = map(self.vocabulary.describe, self._search.find(query, k))
         return [Found(id=raw, title=title, category=category) for raw, title, category in called]
 
     def explain(
@@ -336,11 +336,6 @@ class Recommender:
             self._answer(items, values, history, known)
             for items, values, history, known in zip(best.tolist(), scores.tolist(), histories, indices, strict=True)
         ]
-
-    def _call(self, index: int) -> tuple[RawId, str, str | None]:
-        """Id, title and category of an item."""
-        vocabulary = self.vocabulary
-        return vocabulary.ids[index - 1], vocabulary.title_of(index), vocabulary.category_name(index)
 
     def _answer(
         self, best: list[int], scores: list[float], history: Sequence[RawId], indices: list[int]

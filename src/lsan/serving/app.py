@@ -1,7 +1,7 @@
 """The endpoints."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from fastapi import FastAPI, Query
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,8 +17,8 @@ from lsan.answers import Recommendations
 from lsan.errors import ConfigError
 from lsan.runtime import Recommender
 from lsan.runtime.recommender import cores
-from lsan.serving.gate import GONE, Gate, internal
-from lsan.serving.lean import LeanRoute
+from lsan.serving.direct import Direct
+from lsan.serving.gate import Gate
 from lsan.serving.messages import (
     Alive,
     Answer,
@@ -34,7 +34,7 @@ from lsan.serving.messages import (
 from lsan.serving.metrics import CONTENT_TYPE
 from lsan.serving.model import to_json
 from lsan.serving.openapi import describe, problems
-from lsan.serving.problems import MEDIA_TYPE, ProblemError, invalid, of_errors, overloaded
+from lsan.serving.problems import MEDIA_TYPE, ProblemError, invalid, overloaded, problem_of
 from lsan.serving.service import Service
 
 #: Most requests that wait for a thread.
@@ -48,14 +48,12 @@ def make_app(service: Service) -> ASGIApp:
     """All endpoints, behind the gate."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     endpoints = Endpoints(service)
-    for path, endpoint, model, kinds in (
-        ("/v1/recommend", endpoints.recommend, Answer, _BODY),
-        ("/v1/recommend:batch", endpoints.recommend_batch, BatchAnswer, _BODY),
-    ):
-        app.router.add_api_route(
-            path, endpoint, methods=["POST"], response_model=model, responses=problems(*kinds),
-            route_class_override=LeanRoute,
-        )  # fmt: skip
+    direct: dict[str, tuple[Callable[[Any], Awaitable[bytes]], Any]] = {
+        "/v1/recommend": (endpoints.recommend, Answer),
+        "/v1/recommend:batch": (endpoints.recommend_batch, BatchAnswer),
+    }
+    for path, (endpoint, model) in direct.items():
+        app.router.add_api_route(path, endpoint, methods=["POST"], response_model=model, responses=problems(*_BODY))
     gets: Sequence[tuple[str, Callable[..., Any], Any, Sequence[str]]] = (
         ("/v1/items", endpoints.items, ItemsAnswer, ("invalid", *_ANY)),
         ("/v1/similar", endpoints.similar, SimilarAnswer, ("invalid", "unknown-item", *_ANY)),
@@ -77,10 +75,10 @@ def make_app(service: Service) -> ASGIApp:
     for route in [route for route in app.routes if isinstance(route, APIRoute) and route.methods == {"GET"}]:
         app.router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
     app.router.default = Pages(service)
-    for kind in (ProblemError, HTTPException, RequestValidationError, ConfigError, ClientDisconnect, Exception):
+    for kind in (ProblemError, HTTPException, RequestValidationError, ConfigError, Exception):
         app.add_exception_handler(kind, _refused)
     routes = frozenset(route.path for route in app.routes if isinstance(route, APIRoute))
-    return Gate(app, service, routes)
+    return Gate(app, service, direct={path: Direct(endpoint) for path, (endpoint, _) in direct.items()}, routes=routes)
 
 
 class Endpoints:
@@ -121,6 +119,8 @@ class Endpoints:
             answers = self._answers(model.recommender, batch)
             return answers, model.batch_answer(answers)
 
+        answers: Sequence[Recommendations]
+        body: bytes
         answers, body = await self._aside(work)
         self._service.metrics.histories(
             len(answers),
@@ -214,23 +214,8 @@ class Pages:
 
 async def _refused(_request: Request, error: Exception) -> Response:
     """The answer to a request that ended in an error."""
-    if isinstance(error, ClientDisconnect):
-        return Response(status_code=GONE)
-    problem = _problem_of(error)
+    problem = problem_of(error)
     return Response(problem.body, problem.status, problem.headers, MEDIA_TYPE)
-
-
-def _problem_of(error: Exception) -> ProblemError:
-    if isinstance(error, ProblemError):
-        return error
-    if isinstance(error, RequestValidationError):
-        return of_errors(error.errors())
-    if isinstance(error, ConfigError):
-        return ProblemError("invalid", str(error))
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return ProblemError("method-not-allowed", f"use {allowed}", headers={"Allow": allowed})
-    return internal()
 
 
 def _json(body: bytes) -> Response:

@@ -1,12 +1,15 @@
 """What every request passes first and last: keys, load, the log, the figures."""
 
+import logging
+from collections.abc import Mapping
 from time import perf_counter
-from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lsan.serving.direct import Direct
 from lsan.serving.logs import log, log_request
-from lsan.serving.problems import MEDIA_TYPE, ProblemError, overloaded
+from lsan.serving.problems import MEDIA_TYPE, ProblemError, overloaded, problem_of
 from lsan.serving.service import Service
 
 #: What load balancers ask, without a key and however much there is to do.
@@ -15,6 +18,8 @@ OPEN = ("/healthz", "/readyz")
 #: Methods that the log names.
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
+_MORE = [(b"x-content-type-options", b"nosniff")]
+
 #: Status in the log and the figures of a request whose client went away; it is not sent to anybody.
 GONE = 499
 
@@ -22,45 +27,37 @@ GONE = 499
 class Gate:
     """An ASGI application around another one."""
 
-    def __init__(self, app: ASGIApp, service: Service, routes: frozenset[str]) -> None:
-        """`routes` are the paths that are named in log and figures."""
-        self._app, self._service, self._routes = app, service, routes
+    def __init__(self, app: ASGIApp, service: Service, *, direct: Mapping[str, Direct], routes: frozenset[str]) -> None:
+        """`direct` are the paths whose POST requests do not go to the application; `routes` are those that are named in
+        log and figures."""
+        self._app, self._service, self._direct, self._routes = app, service, direct, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         begun = perf_counter()
-        service = self._service
-        status, size = GONE, 0
-
-        async def sent(message: Message) -> None:
-            nonlocal status, size
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = [*message["headers"], (b"x-content-type-options", b"nosniff")]
-                if service.stopping:
-                    headers.append((b"connection", b"close"))
-                message["headers"] = headers
-            else:
-                size += len(message.get("body", b""))
-            await send(message)
-
-        path = scope["path"]
+        path, method = scope["path"], scope["method"]
+        answer = Sender(send, close=self._service.stopping)
         try:
             problem = self._refusal(path, scope)
-            if problem is None:
-                await self._app(scope, receive, sent)
+            if problem is not None:
+                await answer.problem(problem)
+            elif method == "POST" and path in self._direct:
+                await answer.json(await self._direct[path](scope, receive))
             else:
-                await send_problem(problem, sent)
+                await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            pass
         except Exception as error:
-            log("a request failed", level=40, error=error, route=self._route(path))
-            if status == GONE:
-                await send_problem(internal(), sent)
+            problem = problem_of(error)
+            if problem.status == 500:
+                log("a request failed", level=logging.ERROR, error=error, route=self._route(path))
+            if answer.status == GONE:
+                await answer.problem(problem)
         finally:
             route, seconds = self._route(path), perf_counter() - begun
-            service.metrics.request(route, status, seconds)
-            if service.settings.access_log:
-                method = scope["method"] if scope["method"] in _METHODS else "other"
-                log_request(method, route, status, seconds, size)
+            self._service.metrics.request(route, answer.status, seconds)
+            if self._service.settings.access_log:
+                log_request(method if method in _METHODS else "other", route, answer.status, seconds, answer.size)
 
     def _refusal(self, path: str, scope: Scope) -> ProblemError | None:
         """Why this request is not even looked at."""
@@ -83,16 +80,34 @@ class Gate:
         return "page" if path in self._service.model.pages else "other"
 
 
-async def send_problem(problem: ProblemError, send: Send) -> None:
-    """Answer with it."""
-    body = problem.body
-    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body))} | problem.headers
-    start: dict[str, Any] = {"type": "http.response.start", "status": problem.status}
-    start["headers"] = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
+class Sender:
+    """Sends an answer, and remembers what it was."""
 
+    def __init__(self, send: Send, *, close: bool) -> None:
+        """`close`: the connection is closed after the answer."""
+        self._send = send
+        self._more = [*_MORE, (b"connection", b"close")] if close else _MORE
+        self.status, self.size = GONE, 0
 
-def internal() -> ProblemError:
-    """A mistake of ours. What it was is in the log."""
-    return ProblemError("internal", "the service could not answer; its log says more")
+    async def __call__(self, message: Message) -> None:
+        """What an application sends."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *self._more]
+        else:
+            self.size += len(message.get("body", b""))
+        await self._send(message)
+
+    async def json(self, body: bytes) -> None:
+        """A JSON document."""
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await self({"type": "http.response.start", "status": 200, "headers": headers})
+        await self({"type": "http.response.body", "body": body})
+
+    async def problem(self, problem: ProblemError) -> None:
+        """An error."""
+        body = problem.body
+        named = {"content-type": MEDIA_TYPE, "content-length": str(len(body))} | problem.headers
+        headers = [(name.lower().encode(), value.encode()) for name, value in named.items()]
+        await self({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self({"type": "http.response.body", "body": body})

@@ -31,7 +31,7 @@ class Metrics:
             prometheus_client.GCCollector(registry=own)
         else:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-            values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[assignment]
+            values.ValueClass = values.MultiProcessValue(lambda: worker)
             MultiProcessCollector(self._registry, path=str(folder))
             own = CollectorRegistry()
         requests = Counter("lsan_requests", "Requests by route and status", ["route", "status"], registry=own)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lsan.errors import BundleError
 from lsan.runtime import Recommender
 from lsan.runtime.file import read_bytes
 from lsan.runtime.verify import verify_vectors
+from lsan.runtime.vocabulary import Vocabulary
 from lsan.serving.pages import Page, make_pages
 
 
@@ -36,7 +37,7 @@ class Model:
         """Of the file."""
         self.pages: Mapping[str, Page] = make_pages(content)
         """Files of the page by their paths."""
-        self._piece = lru_cache(2**16)(self._make_piece)
+        self._piece = lru_cache(2**16)(partial(_piece, self.recommender.vocabulary))
 
     @classmethod
     def load(cls, path: Path) -> "Model":
@@ -65,15 +66,12 @@ class Model:
         popular = "true" if answer.by_popularity else "false"
         return f'"items":[{items}],"unknown_ids":{unknown},"by_popularity":{popular}'
 
-    def _make_piece(self, index: int) -> str:
-        """The JSON of an item up to its score, which follows."""
-        vocabulary = self.recommender.vocabulary
-        item = {
-            "id": vocabulary.ids[index - 1],
-            "title": vocabulary.title_of(index),
-            "category": vocabulary.category_name(index),
-        }
-        return f'{json.dumps(item, ensure_ascii=False, separators=(",", ":"))[:-1]},"score":'
+
+def _piece(vocabulary: Vocabulary, index: int) -> str:
+    """The JSON of an item up to its score, which follows."""
+    raw, title, category = vocabulary.describe(index)
+    item = {"id": raw, "title": title, "category": category}
+    return f'{json.dumps(item, ensure_ascii=False, separators=(",", ":"))[:-1]},"score":'
 
 
 def version_of(content: bytes) -> str:

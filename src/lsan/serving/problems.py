@@ -4,8 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pydantic_core import ErrorDetails, ValidationError
+from starlette.exceptions import HTTPException
+
+from lsan.errors import ConfigError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -90,12 +94,26 @@ def invalid(where: str, got: str, expected: str) -> ProblemError:
     )  # fmt: skip
 
 
+def problem_of(error: Exception) -> ProblemError:
+    """What to answer where this was raised."""
+    if isinstance(error, ProblemError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return _of_errors(error.errors())
+    if isinstance(error, ConfigError):
+        return ProblemError("invalid", str(error))
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return ProblemError("method-not-allowed", f"use {allowed}", headers={"Allow": allowed})
+    return ProblemError("internal", "the service could not answer; its log says more")
+
+
 def of_validation(error: ValidationError) -> ProblemError:
     """What pydantic found wrong with a body."""
-    return of_errors(error.errors(include_url=False))
+    return _of_errors(error.errors(include_url=False))
 
 
-def of_errors(found: Sequence[ErrorDetails]) -> ProblemError:
+def _of_errors(found: Sequence[ErrorDetails]) -> ProblemError:
     """Errors in pydantic's form; a place that begins with "query" is a parameter's."""
     if found[0]["type"] == "json_invalid":
         reason = found[0].get("ctx", {}).get("error", "it ends too early")

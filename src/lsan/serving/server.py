@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import signal
 import socket
@@ -43,6 +44,7 @@ class Worker:
             LsanError: when they cannot be used.
         """
         log_to_standard_error()
+        gc.freeze()  # what is there by now stays, and need not be looked through again and again
         folder = settings.folder
         self._settings, self._listener = settings, listener
         self._watch = Watch(settings.file, keep=None if folder is None else folder / "latest.lsan")

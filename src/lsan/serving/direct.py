@@ -1,14 +1,12 @@
-"""Endpoints that FastAPI describes, without the work that it does for each request."""
+"""Endpoints that FastAPI describes in the OpenAPI document, but that are called without it."""
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, get_type_hints
 
-from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import Receive
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
 
 from lsan.serving.problems import ProblemError, of_validation
 
@@ -16,33 +14,35 @@ from lsan.serving.problems import ProblemError, of_validation
 BODY = 2**21
 
 
-class LeanRoute(APIRoute):
-    """A route whose endpoint takes one pydantic model, the body, and gives the bytes of a JSON document. The body goes
-    from bytes to the model in one step, which takes a third of the time of FastAPI's own way."""
+class Direct:
+    """An endpoint that takes one pydantic model, the body, and gives the bytes of a JSON document. Nothing else comes
+    between the two: a framework would take half as long for a request as the recommendation does."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler of a request."""
-        endpoint = self.endpoint
+    def __init__(self, endpoint: Callable[[Any], Awaitable[bytes]]) -> None:
+        self.endpoint = endpoint
         parameter = next(iter(inspect.signature(endpoint).parameters))
-        read = TypeAdapter(get_type_hints(endpoint)[parameter]).validator.validate_json
+        self._read = TypeAdapter(get_type_hints(endpoint)[parameter]).validator.validate_json
 
-        async def handle(request: Request) -> Response:
-            headers = dict(request.scope["headers"])
-            _expect_json(headers)
-            body = await _body(request.receive, headers)
-            try:
-                question = read(body)
-            except ValidationError as error:
-                raise of_validation(error) from error
-            return Response(await endpoint(question), media_type="application/json")
+    async def __call__(self, scope: Scope, receive: Receive) -> bytes:
+        """The answer to a request.
 
-        return handle
+        Raises:
+            ProblemError: when the request cannot be answered as it is.
+        """
+        headers = dict(scope["headers"])
+        _expect_json(headers)
+        body = await _body(receive, headers)
+        try:
+            question = self._read(body)
+        except ValidationError as error:
+            raise of_validation(error) from error
+        return await self.endpoint(question)
 
 
 def _expect_json(headers: Mapping[bytes, bytes]) -> None:
     """Raises `ProblemError` when a body is declared to be something else, or compressed."""
-    declared = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if declared != b"application/json":
+    declared = headers.get(b"content-type", b"")
+    if declared != b"application/json" and declared.partition(b";")[0].strip().lower() != b"application/json":
         got = declared.decode("latin-1") or "no Content-Type"
         raise ProblemError("wrong-media-type", f"send the header `Content-Type: application/json`, got {got:.80}")
     if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
