@@ -1,7 +1,9 @@
 """Items by words of their titles, against the rule spelt out item by item."""
 
+import json
 import random
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from lsan.answers import RawId
 from lsan.errors import ConfigError
 from lsan.export.bundle import bundle_bytes, make_bundle
 from lsan.models.quantisation import pack_bits
@@ -26,9 +29,10 @@ IDS = [
 COUNTS = [3, 3, 9, 0, 5, 7, 2, 3, 1, 1, 4, 4, 6, 2, 3, 8]
 
 
-def bundle_of(ids: list[str], titles: list[str], counts: list[int], offered: list[int]) -> bytes:
+def bundle_of(ids: Sequence[RawId], titles: list[str], counts: list[int], offered: list[int]) -> bytes:
     """A bundle of these items."""
     items = len(ids)
+    numbers = all(isinstance(raw, int) for raw in ids)
     places = np.flatnonzero(counts)
     tensors: dict[str, Any] = {
         "table.weight": np.ones((items, 2), dtype=np.float32),
@@ -36,7 +40,7 @@ def bundle_of(ids: list[str], titles: list[str], counts: list[int], offered: lis
         "popularity.items": pack_bits(places + 1, items.bit_length()),
         "popularity.counts": pack_bits(np.array(counts)[places], 8),
         "offered": pack_bits(np.array(offered), 1),
-        **texts("ids", ids),
+        **({"ids.numbers": np.array(ids, dtype=np.int64)} if numbers else texts("ids", list(map(str, ids)))),
         **texts("titles", titles),
     }
     manifest = {
@@ -119,6 +123,18 @@ def test_what_is_told_of_an_item(small_run: Path) -> None:
     assert recommender.search(str(first.id))[0].id == first.id
     with pytest.raises(ConfigError, match="at least 1"):
         recommender.search("x", 0)
+
+
+def test_the_cases_that_python_and_javascript_share() -> None:
+    shared = json.loads((Path(__file__).parents[1] / "search_cases.json").read_text(encoding="utf-8"))
+    assert len(shared["cases"]) > 10
+    for case in shared["cases"]:
+        items = shared["catalogues"][case["catalogue"]]
+        ids = [item["id"] for item in items]
+        titles = [item["title"] or "" for item in items]
+        offered = [int(item.get("offered", True)) for item in items]
+        recommender = Recommender(bundle_of(ids, titles, [item["events"] for item in items], offered))
+        assert [item.id for item in recommender.search(case["query"], case.get("k", 10))] == case["found"], case
 
 
 def test_a_catalogue_without_words() -> None:

@@ -86,12 +86,13 @@ class Worker:
         loop.add_signal_handler(signal.SIGHUP, self._asked_again.set)
         if parent is not None:
             loop.add_reader(parent, self._parent_ended, parent)
-        watching = loop.create_task(self._keep_watch())
+        background = [loop.create_task(self._keep_watch()), loop.create_task(self._keep_order())]
         self._server.ready = ready
         try:
             await self._server.serve(sockets=[self._listener])
         finally:
-            watching.cancel()
+            for task in background:
+                task.cancel()
             self._service.threads.shutdown(cancel_futures=True)
 
     def _stop(self) -> None:
@@ -121,6 +122,14 @@ class Worker:
             if again:
                 self._read_keys()
             await self._look(again)
+
+    async def _keep_order(self) -> None:
+        """Send clients away that had their time."""
+        while True:
+            await asyncio.sleep(min(1, self._settings.patience / 4))
+            for connection in list(self._server.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check()
 
     async def _look(self, again: bool) -> None:
         """Swap the model where there is a new one."""
