@@ -152,6 +152,22 @@ class BundleFile:
             raise BundleError(f"{name}: holds what is no finite number")
         return values
 
+    def popularity(self) -> IntArray:
+        """Training events of each item, entry v - 1 of item v. Shape [V].
+
+        Raises:
+            BundleError: when they are not there, or not of these items.
+        """
+        items = self.manifest["items"]
+        popular = whole(self.manifest, "popular", 0, items, "the manifest")
+        places = self.packed("popularity.items", items.bit_length(), popular)
+        bits = whole(self.manifest, "popular_bits", 1, 31, "the manifest")
+        if popular and not ((np.diff(places) > 0).all() and places[0] >= 1 and places[-1] <= items):
+            raise BundleError("popularity.items: not increasing, or out of range")
+        counts = np.zeros(items, dtype=np.int64)
+        counts[places - 1] = self.packed("popularity.counts", bits, popular)
+        return counts
+
 
 def read_bundle(path: str | Path) -> BundleFile:
     """Read a bundle file.

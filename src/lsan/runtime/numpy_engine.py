@@ -78,13 +78,7 @@ class NumpyEngine:
         self.offered = np.ones(self.items, dtype=bool)
         if "offered" in file.tensors:
             self.offered = file.packed("offered", 1, self.items).astype(bool)
-        self.counts = np.zeros(self.items, dtype=np.int32)  # training events of each item
-        popular = whole(manifest, "popular", 0, self.items, "the manifest")
-        places = file.packed("popularity.items", self.items.bit_length(), popular)
-        counts = file.packed("popularity.counts", whole(manifest, "popular_bits", 1, 31, "the manifest"), popular)
-        if popular and not ((np.diff(places) > 0).all() and places[0] >= 1 and places[-1] <= self.items):
-            raise BundleError("popularity.items: not increasing, or out of range")
-        self.counts[places - 1] = counts
+        self.counts = file.popularity()  # training events of each item
         self._popularity = np.log(self.counts.astype(np.float64) + 1).astype(np.float32)
 
     @property

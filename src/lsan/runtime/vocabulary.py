@@ -59,6 +59,10 @@ class Vocabulary:
         found: npt.NDArray[np.bool_] = chosen[self.category_of_item]
         return found
 
+    def describe(self, index: int) -> tuple[RawId, str, str | None]:
+        """Id, title and category of an item."""
+        return self.ids[index - 1], self.title_of(index), self.category_name(index)
+
     def title_of(self, index: int) -> str:
         """The title of an item, its raw id where it has none."""
         return (self._titles[index - 1] if self._titles is not None else "") or str(self.ids[index - 1])
