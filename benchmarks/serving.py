@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import mean
@@ -39,7 +39,10 @@ from provenance import ROOT, provenance
 OUT = ROOT / "benchmarks" / "results" / "serving.json"
 PEERS = ROOT / "benchmarks" / "peers"
 QUESTIONS, STEADY_CONNECTIONS = 10_000, 16
-LENGTHS = {"short": lambda random: 4 + int(random.geometric(0.2)), "long": lambda _random: 50}
+LENGTHS: dict[str, Callable[[np.random.Generator], int]] = {
+    "short": lambda random: 4 + int(random.geometric(0.2)),
+    "long": lambda _random: 50,
+}
 
 
 def main() -> None:
@@ -158,7 +161,13 @@ def steady(place: tuple[str, int], questions: Path, seconds: int) -> dict[str, A
     """Our service under a load that lasts: figures of wrk, and the workers' resident memory, in bytes, sampled once a
     second: the means of the second tenth of the time and of the last, and the largest."""
     samples: list[int] = []
-    thread = Thread(target=lambda: samples.extend(memory(place[1]) for _ in range(seconds) if time.sleep(1) is None))
+
+    def sample() -> None:
+        for _ in range(seconds):
+            time.sleep(1)
+            samples.append(memory(place[1]))
+
+    thread = Thread(target=sample)
     thread.start()
     figures = load(place, questions, STEADY_CONNECTIONS, seconds)
     thread.join()

@@ -56,16 +56,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lsan-faults-") as folder:
         shop = Shop(arguments.files, Path(folder))
         with running(shop, workers=2, patience=2) as service:
-            for name, part in {
-                "swaps": lambda: swaps(service, arguments.events * 2 // 5),
-                "kills": lambda: kills(service, arguments.events * 2 // 5),
-                "stops": lambda: stops(service, arguments.events // 5),
-                "bodies": lambda: bodies(service, arguments.bodies),
-                "slow": lambda: slow(service, 50),
-                "schema": lambda: schema(service, arguments.examples),
-            }.items():
-                begun = time.perf_counter()
-                result[name] = part() | {"seconds": time.perf_counter() - begun}
+            for part, count in (
+                (swaps, arguments.events * 2 // 5),
+                (kills, arguments.events * 2 // 5),
+                (stops, arguments.events // 5),
+                (bodies, arguments.bodies),
+                (slow, 50),
+                (schema, arguments.examples),
+            ):
+                begun, name = time.perf_counter(), part.__name__
+                result[name] = part(service, count) | {"seconds": time.perf_counter() - begun}
                 print(json.dumps({name: result[name]}), flush=True)
     result |= provenance()
     write_atomically(OUT, (json.dumps(result, indent=1) + "\n").encode())

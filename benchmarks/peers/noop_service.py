@@ -19,7 +19,7 @@ async def recommend(_self: Endpoints, question: Question) -> bytes:
     return _ANSWER
 
 
-Endpoints.recommend = recommend  # type: ignore[method-assign]  # in the workers too, which import this file
+setattr(Endpoints, "recommend", recommend)  # noqa: B010  # in the workers too, which import this file
 
 if __name__ == "__main__":
     sys.exit(main(["serve", *sys.argv[1:]]))

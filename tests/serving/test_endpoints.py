@@ -1,7 +1,9 @@
 """What is asked over HTTP is answered as by the recommender itself, and errors say what to mend."""
 
+import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,18 @@ def test_the_openapi_document(served: Served) -> None:
     }  # fmt: skip
     assert b"http" not in answer.body.replace(b"/docs", b""), "it should name no other host"
     assert "securitySchemes" not in answer.json["components"]
+
+
+def test_the_documentation_asks_no_other_host(served: Served) -> None:
+    page = served.get("/docs")
+    assert page.status == 200
+    assert b"://" not in page.body
+    script = page.body.partition(b"<script>")[2].partition(b"</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    assert f"script-src 'self' 'sha256-{digest}'; " in page.headers["Content-Security-Policy"]
+    named = re.findall(rb'(?:src|href)="([^"]+)"', page.body)
+    assert len(named) == 3
+    assert [served.get(name.decode()).status for name in named] == [200] * 3
 
 
 def test_figures(served: Served) -> None:

@@ -3,12 +3,17 @@
 import argparse
 import ipaddress
 import signal
-import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from lsan.errors import ConfigError, MissingExtraError
+from lsan.serving.listen import listen
+from lsan.serving.settings import Settings
+from lsan.serving.supervisor import Supervisor
+
+#: What the extra brings.
+_PACKAGES = ("fastapi", "fastapi_offline", "httptools", "prometheus_client", "uvicorn", "uvloop")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +52,11 @@ def run(args: argparse.Namespace) -> None:
             raise ConfigError(f"--{name} {getattr(args, flag)}: expected a whole number of {least} to {most}")
     if not 0 < args.patience <= 3600:
         raise ConfigError(f"--patience {args.patience}: expected seconds, at most 3600")
-    listen, settings_type, supervisor, worker = _serving()
+    if any(find_spec(name) is None for name in _PACKAGES):
+        raise MissingExtraError('lsan serve needs packages that are not installed: pip install "lsan[serve]"')
     listeners = listen(args.host, args.port, args.workers)
     with tempfile.TemporaryDirectory(prefix="lsan-serve-") as folder:
-        settings = settings_type(
+        settings = Settings(
             file=args.file,
             workers=args.workers,
             api_key_file=args.api_key_file,
@@ -59,35 +65,22 @@ def run(args: argparse.Namespace) -> None:
             access_log=not args.no_access_log,
             folder=Path(folder) if args.workers > 1 else None,
         )
-        if not _is_loopback(listeners[0].getsockname()[0]) and args.api_key_file is None:
-            print("note: everybody who reaches this address may ask; --api-key-file asks for keys", file=sys.stderr)
+        open_to_all = args.api_key_file is None and not _is_loopback(listeners[0].getsockname()[0])
         place = f"http://{_in_url(args.host)}:{listeners[0].getsockname()[1]}"
 
         def ready(version: str) -> None:
             print(f"{args.file} (model {version}) is served at {place}; Ctrl-C stops it", flush=True)
+            if open_to_all:
+                print("note: everybody who reaches this address may ask; --api-key-file asks for keys", flush=True)
 
         if args.workers > 1:
-            supervisor(settings, listeners).run(ready)
+            Supervisor(settings, listeners).run(ready)
         else:
-            alone = worker(settings, listeners[0])
-            alone.run(lambda: ready(alone.version), stop_on=(signal.SIGINT, signal.SIGTERM))
+            from lsan.serving.server import Worker  # what it loads, the workers alone need
+
+            worker = Worker(settings, listeners[0])
+            worker.run(lambda: ready(worker.version), stop_on=(signal.SIGINT, signal.SIGTERM))
     print("stopped")
-
-
-def _serving() -> tuple[Any, ...]:
-    """What the extra brings. Raises `MissingExtraError` when it is not installed."""
-    try:
-        from lsan.serving.listen import listen
-        from lsan.serving.server import Worker
-        from lsan.serving.settings import Settings
-        from lsan.serving.supervisor import Supervisor
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith("lsan"):
-            raise
-        raise MissingExtraError(
-            'lsan serve needs packages that are not installed: pip install "lsan[serve]"'
-        ) from error
-    return listen, Settings, Supervisor, Worker
 
 
 def _is_loopback(address: str) -> bool:

@@ -1,7 +1,7 @@
 """The endpoints."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from lsan.errors import ConfigError
 from lsan.runtime import Recommender
 from lsan.runtime.recommender import cores
 from lsan.serving.direct import Direct
+from lsan.serving.docs import make_docs
 from lsan.serving.gate import Gate
 from lsan.serving.messages import (
     Alive,
@@ -34,6 +35,7 @@ from lsan.serving.messages import (
 from lsan.serving.metrics import CONTENT_TYPE
 from lsan.serving.model import to_json
 from lsan.serving.openapi import describe, problems
+from lsan.serving.pages import Page
 from lsan.serving.problems import MEDIA_TYPE, ProblemError, invalid, overloaded, problem_of
 from lsan.serving.service import Service
 
@@ -74,7 +76,7 @@ def make_app(service: Service) -> ASGIApp:
     app.router.add_api_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False)
     for route in [route for route in app.routes if isinstance(route, APIRoute) and route.methods == {"GET"}]:
         app.router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
-    app.router.default = Pages(service)
+    app.router.default = Pages(service, make_docs())
     for kind in (ProblemError, HTTPException, RequestValidationError, ConfigError, Exception):
         app.add_exception_handler(kind, _refused)
     routes = frozenset(route.path for route in app.routes if isinstance(route, APIRoute))
@@ -193,16 +195,17 @@ class Endpoints:
 
 
 class Pages:
-    """The page, and what is at no address at all."""
+    """The page, the documentation, and what is at no address at all."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, docs: Mapping[str, Page]) -> None:
+        self._service, self._docs = service, docs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with a file of the page."""
-        page = self._service.model.pages.get(scope["path"])
+        """Answer with a file of the page or of the documentation."""
+        path = scope["path"]
+        page = self._service.model.pages.get(path) or self._docs.get(path)
         if page is None:
-            raise ProblemError("not-found", "/openapi.json lists what there is")
+            raise ProblemError("not-found", "/docs and /openapi.json tell what there is")
         if scope["method"] not in ("GET", "HEAD"):
             raise HTTPException(405, headers={"Allow": "GET, HEAD"})
         known = dict(scope["headers"]).get(b"if-none-match", b"").decode("latin-1")

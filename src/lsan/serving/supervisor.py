@@ -12,7 +12,6 @@ from multiprocessing.context import SpawnProcess
 
 from lsan.errors import LsanError
 from lsan.serving.logs import log, log_to_standard_error
-from lsan.serving.server import Worker
 from lsan.serving.settings import Settings
 
 #: Seconds before a worker that died is started again.
@@ -108,6 +107,9 @@ class Supervisor:
 def work(settings: Settings, listener: socket.socket, number: int, pipe: Connection) -> None:
     """The main function of a worker's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the supervisor passes on what it means
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it listens to it
+    from lsan.serving.server import Worker
+
     try:
         worker = Worker(settings, listener, number=number)
     except LsanError as error:
