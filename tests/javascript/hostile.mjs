@@ -1,5 +1,5 @@
 // Loads every file of a folder and uses what was loaded. Prints how many were refused; ends with 1 at anything but an
-// LsanError.
+// LsanError, and where the engine stopped.
 import { load, LsanError } from "../../src/lsan/javascript/lsan.js";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -20,7 +20,7 @@ for (const name of readdirSync(folder)) {
     if (ids.length) recommender.explain(ids, ids[0]);
     recommender.search("title 1");
   } catch (error) {
-    if (!(error instanceof LsanError)) {
+    if (!(error instanceof LsanError) || error.cause) {
       console.error(name, error);
       process.exit(1);
     }

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The cosines of the vector of item `item` (1..V) with those of all items, 0 where a vector has no length. `room` is for
- * two vectors. */
+/* The cosines of the vector of item `item` (1..V) with those of all items, 0 where a vector has no length. `room` is
+ * for two vectors. */
 void lsan_cosines(const lsan_model *model, int32_t item, float *room, float *cosines) {
     uint32_t width = model->width;
     float *own = room, *other = room + width, own_square = 0;
@@ -140,7 +140,7 @@ void qsort(void *items, size_t count, size_t size, comparison *compare) {
     }
 }
 
-/* Of whole numbers, which is all that the engine asks for: 1 + x = m * 2^e exactly, and log m = 2 atanh((m-1)/(m+1)). */
+/* Of whole numbers, which is all that the engine asks for: 1 + x = m 2^e exactly, log m = 2 atanh((m - 1) / (m + 1)). */
 double log1p(double x) {
     int64_t bits;
     double whole = 1 + x, power = 0;
