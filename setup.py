@@ -1,4 +1,4 @@
-"""The extension in C. Everything else is in pyproject.toml; without a compiler the package installs without it."""
+"""The extensions in C. Everything else is in pyproject.toml; without a compiler the package installs without it."""
 
 from pathlib import Path
 
@@ -22,7 +22,8 @@ else:
         extra_link_args=["-pthread", "-Wl,-s"],
         optional=True,
     )
+    ids = Extension("lsan.runtime._native.ids", [f"{NATIVE}/ids.pyx"], extra_link_args=["-Wl,-s"], optional=True)
     Path("build").mkdir(exist_ok=True)
-    extensions = cythonize([engine], build_dir="build/cython", language_level=3)
+    extensions = cythonize([engine, ids], build_dir="build/cython", language_level=3)
 
 setup(ext_modules=extensions)

@@ -35,7 +35,7 @@ PLANS = [
     *(Plan(width=64, codes="random", tables=tables) for tables in (4, 8, 16, 32)),
     Plan(width=48, tables=16),
     Plan(width=32, tables=16),
-    Plan(width=96, tables=16),
+    *(Plan(width=96, tables=tables) for tables in (16, 24)),
 ]
 
 #: Item tables that are not learnt from a student, trained like it and from the same teachers, in 8 bits.

@@ -32,6 +32,7 @@ from lsan.config import (
 from lsan.data.catalogue import Catalogue
 from lsan.errors import BundleError
 from lsan.export.bundle import make_bundle
+from lsan.export.program import Arithmetic
 from lsan.models.item_tables.coded import CodedTable
 from lsan.models.packing import pack, settled_state, unpack
 from lsan.runs import Run, RunHeader, new_network
@@ -116,7 +117,9 @@ def bundle_of(config: ModelConfig, seed: int) -> bytes:
         network.load_state_dict(unpack(pack(state, config), state, config))
     facts = {"name": "fuzz", "path": "", "content_hash": "", "users": 1, "items": ITEMS, "events": 1}
     header = RunHeader(recipe=recipe, timed=True, dataset=facts, progress={"finished": True})
-    return make_bundle(Run(header=header, catalogue=catalogue, network=network.eval())).content
+    arithmetic: Arithmetic = "float32" if config.quantisation is None else "int8"
+    run = Run(header=header, catalogue=catalogue, network=network.eval())
+    return make_bundle(run, arithmetic=arithmetic).content
 
 
 def mutated(content: bytes, generator: random.Random) -> bytes:

@@ -1,20 +1,23 @@
 """Microseconds of the runtime beside peers: whole recommendations, appended events, top-k alone, many users, a start.
 
     python benchmarks/runtime.py --bundle beauty=FILE --bundle ml-1m=FILE [--parts one topk many start]
-        [--sizes 10000 ...] [--peers onnxruntime numpy faiss rectools] [--environments DIR] [--queries 200]
+        [--sizes 10000 ...] [--peers onnxruntime numpy faiss rectools replay] [--environments DIR] [--queries 200]
+
+DATASET may go on after a comma ("beauty,int8"): another file for the same data, timed without peers.
 
 Each part runs ours and the peers one after the other, one thread (but `many`: all cores), median and 99th percentile of
-different queries. Peers live in virtual environments of their own (benchmarks/peers/engines.txt, rectools.txt), which
+different queries. Peers live in virtual environments of their own (benchmarks/peers/*.txt), which
 are made when they are missing.
 
 one     raw ids in, ten titles out, histories of 50 events (made of real ones, one user's after the other's); and
-        five events appended one by one to sessions that hold 50, each followed by a recommendation. RecTools:
-        `recommend` for one user.
+        five events appended one by one to sessions that hold 50, each followed by a recommendation. onnxruntime: the
+        same bundle through `lsan export --to onnx`. RecTools: `recommend` for one user. RePlay: its compiled model, on
+        OpenVINO, which answers with scores.
 topk    the ten best of 10^4 to 10^7 items, 4 codes of 256 rows, width 64. skewed: product codes of vectors in
         clusters of very different sizes, questions are items' vectors; uniform: all codes and rows at random. Peers
         multiply the vectors that the codes stand for (onnxruntime: MatMul and TopK; NumPy: product and argpartition;
         FAISS: IndexFlatIP). Every answer is compared with the product's.
-many    recommend_many for 100,000 users on all cores; RecTools' `recommend` for the same number of users.
+many    recommend_many for 100,000 users on all cores, and on one; RecTools' `recommend` for the same number of users.
 start   import, load and first recommendation in a fresh process: seconds and peak memory.
 
 Writes benchmarks/results/runtime.json; parts that are not run keep what the file has.
@@ -38,6 +41,7 @@ import polars as pl
 
 from lsan.data.dataset import Dataset
 from lsan.export.bundle import bundle_bytes
+from lsan.export.onnx_export import export_onnx
 from lsan.files import write_atomically
 from lsan.models.quantisation import pack_bits
 from lsan.runtime import Recommender
@@ -60,7 +64,7 @@ def main() -> None:
     parser.add_argument("--bundle", action="append", default=[], metavar="DATASET=FILE")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--sizes", nargs="+", type=int, default=[10**4, 10**5, 10**6, 10**7])
-    parser.add_argument("--peers", nargs="*", default=["onnxruntime", "numpy", "faiss", "rectools"])
+    parser.add_argument("--peers", nargs="*", default=["onnxruntime", "numpy", "faiss", "rectools", "replay"])
     parser.add_argument("--environments", type=Path, default=ROOT / "benchmarks" / ".environments")
     parser.add_argument("--queries", type=int, default=200)
     arguments = parser.parse_args()
@@ -94,9 +98,14 @@ def times(call: Any, questions: list[Any], *, warm: int = 20) -> dict[str, float
     return {"median": float(np.median(taken)), "p99": float(np.quantile(taken, 0.99)), "queries": len(taken)}
 
 
+def dataset_of(name: str) -> Dataset:
+    """The dataset of a bundle's name."""
+    return Dataset.open(ROOT / "runs" / DATASETS[name.partition(",")[0]])
+
+
 def histories_of(name: str, recommender: Recommender, count: int, length: int) -> list[list[Any]]:
     """Histories of `length` events, made of real ones one after the other."""
-    dataset = Dataset.open(ROOT / "runs" / DATASETS[name])
+    dataset = dataset_of(name)
     ids = dataset.catalogue.ids
     random = np.random.default_rng(0)
     found = []
@@ -123,9 +132,36 @@ def one(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "lsan, NumPy": times(lambda history: numpy_recommender.recommend(history, BEST), histories),
     }
     found["lsan, appended event"] = appended(recommender, histories)
+    if "," in name:
+        return found
+    if "onnxruntime" in arguments.peers:
+        found["onnxruntime"] = own_model(path, recommender, histories, arguments)
     if "rectools" in arguments.peers:
         found["rectools"] = rectools(name, arguments, arguments.queries)
+    if "replay" in arguments.peers:
+        with tempfile.TemporaryDirectory(prefix="lsan-benchmark-") as folder:
+            file = Path(folder) / "histories.json"
+            file.write_text(json.dumps([[str(raw) for raw in history] for history in histories]))
+            found["replay"] = peer(
+                "replay_openvino.py", "replay", arguments, histories=file, items=recommender.engine.items, threads=1
+            )
     return found
+
+
+def own_model(
+    path: Path, recommender: Recommender, histories: list[list[Any]], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The bundle's own model in onnxruntime, and in how many histories its ten titles are those of the bundle."""
+    with tempfile.TemporaryDirectory(prefix="lsan-benchmark-") as name:
+        folder = Path(name)
+        exported = export_onnx(path, folder / "model.onnx")
+        (folder / "histories.json").write_text(json.dumps(histories))
+        line = peer("onnx_recommend.py", "engines", arguments, data=folder)
+        answers = line.pop("answers")
+        ours = [[one.title for one in recommender.recommend(history, BEST)] for history in histories]
+        same = sum(one == other for one, other in zip(answers, ours, strict=True))
+        sizes = {"model bytes": (folder / "model.onnx").stat().st_size, "difference of scores": exported.difference}
+        return line | sizes | {"same titles": same}
 
 
 def appended(recommender: Recommender, histories: list[list[Any]]) -> dict[str, float]:
@@ -147,22 +183,29 @@ def appended(recommender: Recommender, histories: list[list[Any]]) -> dict[str, 
 def many(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Users a second."""
     recommender = Recommender.load(path)
-    dataset = Dataset.open(ROOT / "runs" / DATASETS[name])
+    dataset = dataset_of(name)
     ids = dataset.catalogue.ids
     whole = [
         [ids[item - 1] for item in dataset.items[begin:end].tolist()]
         for begin, end in zip(dataset.offsets[:-1].tolist(), dataset.offsets[1:].tolist(), strict=True)
     ]
     histories = [whole[number % len(whole)] for number in range(USERS)]
-    recommender.recommend_many(histories[:2000], BEST)
-    seconds = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        for answer in recommender.recommend_many(histories, BEST):
-            assert len(answer.ids) <= BEST  # RecTools' answer has them too
-        seconds.append(time.perf_counter() - begun)
-    found: dict[str, Any] = {"lsan": {"users a second": USERS / median(seconds), "users": USERS}}
-    if "rectools" in arguments.peers:
+
+    def users_a_second(threads: int) -> float:
+        recommender.recommend_many(histories[:2000], BEST, threads=threads)
+        seconds = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            for answer in recommender.recommend_many(histories, BEST, threads=threads):
+                assert len(answer.ids) <= BEST  # RecTools' answer has them too
+            seconds.append(time.perf_counter() - begun)
+        return USERS / median(seconds)
+
+    found: dict[str, Any] = {
+        "lsan": {"users a second": users_a_second(cores()), "users": USERS, "cores": cores()},
+        "lsan, one thread": {"users a second": users_a_second(1), "users": USERS},
+    }
+    if "rectools" in arguments.peers and "," not in name:
         found["rectools"] = rectools(name, arguments, 0)
     return found
 
@@ -290,7 +333,7 @@ def bandwidth() -> float:
 
 def rectools(name: str, arguments: argparse.Namespace, queries: int) -> dict[str, Any]:
     """RecTools on the same log: one by one where there are queries, else all users at once, on all cores."""
-    dataset = Dataset.open(ROOT / "runs" / DATASETS[name])
+    dataset = dataset_of(name)
     frame = pl.DataFrame(
         {
             "user": np.repeat(np.arange(dataset.users), np.diff(np.asarray(dataset.offsets)).astype(np.int64)),
@@ -302,19 +345,15 @@ def rectools(name: str, arguments: argparse.Namespace, queries: int) -> dict[str
     with tempfile.TemporaryDirectory(prefix="lsan-benchmark-") as folder:
         frame.write_csv(f"{folder}/log.csv")
         return peer(
-            "rectools_recommend.py", "rectools", arguments, threads=threads, data=f"{folder}/log.csv", queries=queries
+            "rectools_recommend.py", "rectools", arguments, data=f"{folder}/log.csv", queries=queries, threads=threads
         )
 
 
-def peer(
-    script: str, environment: str, arguments: argparse.Namespace, *, threads: int = 1, **options: Any
-) -> dict[str, Any]:
+def peer(script: str, environment: str, arguments: argparse.Namespace, **options: Any) -> dict[str, Any]:
     """Run a peer's script in its environment; its last line is JSON."""
     python = python_of(Contender(script=script, environment=environment), arguments.environments)
-    if environment == "rectools":
-        options["threads"] = threads
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    count = str(threads)
+    count = str(options.get("threads", 1))
     variables = {**os.environ, "OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "CUDA_VISIBLE_DEVICES": ""}
     variables.pop("PYTHONPATH", None)
     done = subprocess.run(

@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$(realpath "${1:-src/lsan/javascript/lsan.wasm}")
-python=${PYTHON:-.venv/bin/python}
+python=${PYTHON:-$PWD/.venv/bin/python}
 "$python" -c 'import ziglang' 2>/dev/null || {
     echo "wasm: error: $python has no package ziglang: make environment installs it" >&2
     exit 1

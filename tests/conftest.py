@@ -111,3 +111,27 @@ def small_run(small_shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("small-run") / "run"
     start_run(small_shop, recipe, folder, device=torch.device("cpu"), observer=Observer())
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two exported files of one catalogue that answer differently. The first reads times; ids are texts, all items but
+    one have titles, some have categories."""
+    from dataclasses import replace
+
+    from lsan.config import Gru4RecConfig, SasRecConfig, TimeConfig
+    from lsan.data.catalogue import Catalogue
+    from lsan.export.bundle import make_bundle
+    from small_networks import CATALOGUE, ITEMS, TABLES, model_of, run_of
+
+    folder = tmp_path_factory.mktemp("bundles")
+    titles = [None if item == 7 else f"Café № {item}" for item in range(1, ITEMS + 1)]
+    catalogue = Catalogue(ids=CATALOGUE.ids, titles=titles, categories=CATALOGUE.categories)
+    models = [
+        model_of(SasRecConfig, "causal", TABLES[0], time=TimeConfig()),
+        model_of(Gru4RecConfig, "causal", TABLES[0]),
+    ]
+    files = [folder / "0.lsan", folder / "1.lsan"]
+    for file, model in zip(files, models, strict=True):
+        file.write_bytes(make_bundle(replace(run_of(model), catalogue=catalogue)).content)
+    return files

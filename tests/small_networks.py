@@ -23,6 +23,7 @@ from lsan.config import (
     HashedTableConfig,
     LightSansConfig,
     ModelConfig,
+    QuantisationConfig,
     Recipe,
     Regime,
     SasRecConfig,
@@ -35,6 +36,7 @@ from lsan.data.catalogue import Catalogue
 from lsan.models.histories import Histories
 from lsan.models.item_tables.coded import CodedTable
 from lsan.models.network import Network
+from lsan.models.packing import pack, settled_state, unpack
 from lsan.runs import Run, RunHeader
 
 ITEMS, LONGEST, USERS = 23, 6, 13
@@ -175,6 +177,35 @@ def run_of(config: ModelConfig) -> Run:
         progress={"finished": True},
     )
     return Run(header=header, catalogue=CATALOGUE, network=shared_network(config))
+
+
+#: Of a bundle; None is float32.
+PRECISIONS = (None, QuantisationConfig(weights=8, table=8), QuantisationConfig(weights=4, table=4))
+
+#: An item that no history of ROWS has.
+NOT_OFFERED = 13
+
+
+def settled_run(config: ModelConfig, precision: QuantisationConfig | None) -> Run:
+    """A run as it comes from its folder: a quantised network's numbers are those of its file."""
+    quantised = msgspec.structs.replace(config, quantisation=precision)
+    network = network_of(config)
+    if precision is not None:
+        state = settled_state(network)
+        rounded = network_of(config)
+        rounded.config = quantised
+        rounded.load_state_dict(unpack(pack(state, quantised), state, quantised))
+        network = rounded
+    network.offered[NOT_OFFERED - 1] = False
+    run = run_of(config)
+    header = msgspec.structs.replace(run.header.recipe, model=quantised)
+    return Run(
+        header=type(run.header)(
+            recipe=header, timed=run.header.timed, dataset=run.header.dataset, progress=run.header.progress
+        ),
+        catalogue=run.catalogue,
+        network=network,
+    )
 
 
 HOUR = 3_600_000

@@ -37,7 +37,7 @@ class Recommendations(Sequence[Recommendation]):
     """The answer to one history, best first. Fewer than k when the catalogue has no more. Ids and titles are looked up
     when asked for, so that many answers take little time and memory."""
 
-    __slots__ = ("_call", "_indices", "_scores", "by_popularity", "unknown_ids")
+    __slots__ = ("_call", "by_popularity", "indices", "scores", "unknown_ids")
 
     def __init__(
         self,
@@ -49,7 +49,11 @@ class Recommendations(Sequence[Recommendation]):
         by_popularity: bool,
     ) -> None:
         """`call` gives id, title and category of an item index."""
-        self._indices, self._scores, self._call = indices, scores, call
+        self._call = call
+        self.indices = indices
+        """Indices (1..V) of the items in the model, best first."""
+        self.scores = scores
+        """Their scores."""
         self.unknown_ids = unknown_ids
         """Ids of the history that the model does not know; they were skipped."""
         self.by_popularity = by_popularity
@@ -63,18 +67,18 @@ class Recommendations(Sequence[Recommendation]):
     @property
     def ids(self) -> list[RawId]:
         """Raw ids of the items, best first."""
-        return [self._call(index)[0] for index in self._indices]
+        return [self._call(index)[0] for index in self.indices]
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return self.items[place]
-        return Recommendation(*self._call(self._indices[place]), self._scores[place])
+        return Recommendation(*self._call(self.indices[place]), self.scores[place])
 
     def __iter__(self) -> Iterator[Recommendation]:
-        for index, score in zip(self._indices, self._scores, strict=True):
+        for index, score in zip(self.indices, self.scores, strict=True):
             yield Recommendation(*self._call(index), score)
 
     def __eq__(self, other: object) -> bool:
@@ -84,8 +88,8 @@ class Recommendations(Sequence[Recommendation]):
         return mine == (other.items, other.unknown_ids, other.by_popularity)
 
     def __reduce__(self) -> Any:
-        called = {index: self._call(index) for index in self._indices}
-        return _answer_of, (list(self._indices), list(self._scores), called, self.unknown_ids, self.by_popularity)
+        called = {index: self._call(index) for index in self.indices}
+        return _answer_of, (list(self.indices), list(self.scores), called, self.unknown_ids, self.by_popularity)
 
     def __repr__(self) -> str:
         return (

@@ -5,54 +5,37 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 
-from lsan.config import ModelConfig, QuantisationConfig
+from lsan.config import ModelConfig
+from lsan.errors import ConfigError
 from lsan.export.bundle import Bundle, make_bundle
+from lsan.export.program import program_of
 from lsan.models.network import Network
-from lsan.models.packing import pack, settled_state, unpack
-from lsan.runs import Run
 from lsan.runtime.engine import Engine, make_engine
 from lsan.runtime.file import BundleFile
 from lsan.runtime.verify import verify_vectors
-from small_networks import ASKED, HOUR, ITEMS, NETWORKS, ROWS, histories_of, name_of, network_of, run_of
-
-#: None is float32.
-PRECISIONS = (None, QuantisationConfig(weights=8, table=8), QuantisationConfig(weights=4, table=4))
+from small_networks import (
+    ASKED,
+    HOUR,
+    ITEMS,
+    NETWORKS,
+    NOT_OFFERED,
+    PRECISIONS,
+    ROWS,
+    histories_of,
+    name_of,
+    network_of,
+    settled_run,
+)
 
 ENGINES = ("numpy", "native")
-
-#: An item that no history here has.
-NOT_OFFERED = 13
 
 
 def has_native() -> bool:
     return importlib.util.find_spec("lsan.runtime._native.engine") is not None
-
-
-def settled_run(config: ModelConfig, precision: QuantisationConfig | None) -> Run:
-    """A run as it comes from its folder: a quantised network's numbers are those of its file."""
-    quantised = msgspec.structs.replace(config, quantisation=precision)
-    network = network_of(config)
-    if precision is not None:
-        state = settled_state(network)
-        rounded = network_of(config)
-        rounded.config = quantised
-        rounded.load_state_dict(unpack(pack(state, quantised), state, quantised))
-        network = rounded
-    network.offered[NOT_OFFERED - 1] = False
-    run = run_of(config)
-    header = msgspec.structs.replace(run.header.recipe, model=quantised)
-    return Run(
-        header=type(run.header)(
-            recipe=header, timed=run.header.timed, dataset=run.header.dataset, progress=run.header.progress
-        ),
-        catalogue=run.catalogue,
-        network=network,
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +70,30 @@ def test_scores_are_the_networks(config: ModelConfig, precision: Any, kind: str)
         times = np.array(row, dtype=np.int64)[-config.history :] * 31 * HOUR
         found = engine.scores(items, times if engine.timed else None, ASKED)[place]
         assert np.abs(found - expected).max() <= 2e-5 * max(1.0, np.abs(expected).max()), (row, found, expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[1:], ids=lambda precision: f"{precision.table} bits")
+@pytest.mark.parametrize("config", NETWORKS, ids=name_of)
+def test_whole_numbers_give_nearly_the_same_scores(config: ModelConfig, precision: Any) -> None:
+    run = settled_run(config, precision)
+    linear = [operation for operation in program_of(run.network).operations if operation["op"] == "linear"]
+    if all(operation["transposed"] for operation in linear):
+        with pytest.raises(ConfigError, match="quantised"):
+            make_bundle(run, arithmetic="int8")
+        return
+    exact, bundle = make_bundle(run), make_bundle(run, arithmetic="int8")
+    engines = [engine_of(exact, "numpy"), *(engine_of(bundle, kind) for kind in ENGINES)]
+    for row in ROWS:
+        items, times = np.array(row, dtype=np.int32), np.array(row, dtype=np.int64) * 31 * HOUR
+        whole, rounded, native = (engine.scores(items, times if engine.timed else None, ASKED) for engine in engines)
+        largest = max(1.0, float(np.abs(whole).max()))
+        assert 0 < np.abs(rounded - whole).max() <= 0.1 * largest
+        assert np.abs(native - rounded).max() <= 0.02 * largest  # a number between two steps may go either way
+
+
+def test_whole_numbers_need_quantised_matrices() -> None:
+    with pytest.raises(ConfigError, match="quantised"):
+        make_bundle(settled_run(NETWORKS[0], None), arithmetic="int8")
 
 
 @pytest.mark.parametrize("kind", ENGINES)

@@ -2,21 +2,23 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 import lsan.export.export
 from lsan.cli import main
-from lsan.config import ModelConfig, Recipe, TrainingConfig
+from lsan.config import ModelConfig, QuantisationConfig, Recipe, TrainingConfig
 from lsan.data.dataset import Dataset
-from lsan.errors import BundleError
+from lsan.errors import BundleError, ConfigError
 from lsan.experiment import Observer, evaluate, load_for_evaluation, start_run
-from lsan.export.bundle import Bundle, make_bundle
+from lsan.export.bundle import TOLERANCES, Bundle, make_bundle
 from lsan.export.export import export_bundle
-from lsan.runs import Run, load_run
+from lsan.runs import Run, load_run, write_run
 from lsan.runtime import Recommender
 from lsan.runtime.file import BundleFile, read_bundle
 from lsan.runtime.verify import verify_vectors
@@ -37,6 +39,23 @@ def test_the_file_is_as_accurate_as_the_run(small_run: Path, tmp_path: Path) -> 
     assert sum(exported.parts.values()) == (tmp_path / "model.lsan").stat().st_size
 
 
+def test_products_in_whole_numbers_are_measured(small_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lsan compress"):
+        export_bundle(small_run, tmp_path / "model.lsan", arithmetic="int8")
+    run = load_run(small_run, device=CPU)
+    model = msgspec.structs.replace(run.header.recipe.model, quantisation=QuantisationConfig())
+    run.network.config = model
+    header = replace(run.header, recipe=msgspec.structs.replace(run.header.recipe, model=model))
+    shutil.copytree(small_run, tmp_path / "run")
+    write_run(tmp_path / "run", replace(run, header=header))
+    exact = export_bundle(tmp_path / "run", tmp_path / "exact.lsan")
+    rounded = export_bundle(tmp_path / "run", tmp_path / "model.lsan", arithmetic="int8")
+    assert exact.agreement is not None
+    assert rounded.agreement is not None
+    assert exact.agreement.difference < 1e-5 < rounded.agreement.difference < TOLERANCES["int8"]
+    assert rounded.report is not None
+
+
 def test_without_the_dataset_it_is_checked_on_made_up_histories(small_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(small_run, folder)
@@ -54,7 +73,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
 ) -> None:
     (tmp_path / "model.lsan").write_text("what was there before")
 
-    def wrong(run: Run, metrics: object) -> Bundle:
+    def wrong(run: Run, **names: object) -> Bundle:
         made = make_bundle(run)
         with torch.no_grad():
             run.network.table.bias[17] += 0.1

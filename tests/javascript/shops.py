@@ -28,6 +28,7 @@ from lsan.config import (
 )
 from lsan.data.catalogue import Catalogue
 from lsan.export.bundle import make_bundle
+from lsan.export.program import Arithmetic
 from lsan.models.item_tables.coded import CodedTable
 from lsan.models.packing import pack, settled_state, unpack
 from lsan.runs import Run, RunHeader, new_network
@@ -124,8 +125,8 @@ def run_of(config: ModelConfig, catalogue: Catalogue, counts: Sequence[int] | No
     return Run(header=header, catalogue=catalogue, network=network.eval())
 
 
-def shop_of(run: Run, path: Path) -> Shop:
-    content = make_bundle(run).content
+def shop_of(run: Run, path: Path, arithmetic: Arithmetic = "float32") -> Shop:
+    content = make_bundle(run, arithmetic=arithmetic).content
     path.write_bytes(content)
     return Shop(path=path, python=Recommender(content))
 

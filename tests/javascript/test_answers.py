@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -54,6 +55,21 @@ def check(found: Any, expected: Recommendations) -> None:
             near = np.abs(np.delete(scores, place) - scores[place]).min() if place < len(scores) - 1 else 0
             assert near < 2e-5 * size
         assert called.get(mine["id"], (mine["title"], mine["category"])) == (mine["title"], mine["category"])
+
+
+@pytest.mark.parametrize("width", [4, 16, 24])
+def test_products_in_whole_numbers(tmp_path: Path, width: int) -> None:
+    config, catalogue = KINDS["both ways, codes of 4 bits"]
+    config = msgspec.structs.replace(config, width=width, history=9)
+    with torch.no_grad():
+        shop = shop_of(run_of(config, catalogue), tmp_path / "shop.lsan", "int8")
+    asked = histories(shop, 100)
+    answers = ask([[str(shop.path), "recommend", history, {"k": 10}] for history in asked])
+    for history, found in zip(asked, answers, strict=True):
+        expected = np.array([item.score for item in shop.python.recommend(history, 10)])
+        scores = np.array([item["score"] for item in found["items"]])
+        # a number between two steps may go either way
+        assert np.allclose(scores, expected, rtol=0, atol=0.02 * np.abs(expected).max())
 
 
 def test_recommendations_after_200_histories_of_each_kind_of_file(shops: dict[str, Shop]) -> None:

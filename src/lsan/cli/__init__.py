@@ -26,10 +26,12 @@ COMMANDS = {
     "export": "write the one file that recommends without torch, checked against the model",
     "inspect": "show what is in an exported file",
     "verify": "check that an exported file is whole and answers as it did when it was made",
+    "page": "write a static site that recommends in the browser, offline",
     "batch": "recommend for every user of a log, from an exported file",
+    "serve": "recommend over HTTP from an exported file",
     "recommend": "recommend items for one history",
     "describe": "list the parts of a trained model with shapes and bytes",
-    "demo": "simulate, prepare, train, evaluate, export and recommend, in one go",
+    "demo": "simulate, prepare, train, evaluate, export, recommend and write a page, in one go",
 }
 
 

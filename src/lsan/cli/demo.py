@@ -12,6 +12,7 @@ from rich.table import Table
 from lsan.cli.console import add_device_arguments, training_observer, use_device
 from lsan.cli.describe import parts_table
 from lsan.cli.export import show
+from lsan.cli.page import how_to_look
 from lsan.cli.prepare import summary_lines
 from lsan.cli.recommend import recommendations_table
 from lsan.cli.terminal import console, plain_table, ranking_progress
@@ -26,6 +27,7 @@ from lsan.experiment import evaluate, load_for_evaluation, start_run
 from lsan.export.export import export_bundle
 from lsan.files import refuse_existing
 from lsan.models.baselines import Markov, Popularity
+from lsan.page.site import site_files, write_site
 from lsan.runs import MODEL
 from lsan.runtime import Recommender
 
@@ -53,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Simulate, prepare, train, evaluate, export and recommend; print all of it. A demo of before is replaced.
+    """Simulate, prepare, train, evaluate, export, recommend and write a page; print all of it. A demo of before is
+    replaced.
 
     Raises:
         LsanError: when `--out` holds something that is not a demo.
@@ -111,6 +114,11 @@ def run(args: argparse.Namespace) -> None:
     recommender = Recommender.load(bundle)
     for case in SHOWN_CASES:
         _show_user(out, recommender, dataset, split, case)
+
+    out.rule("8. lsan page", align="left")
+    write_site(folder / "page", site_files(bundle.read_bytes()))
+    out.print(f"{folder / 'page'}: the same in a browser, offline")
+    out.print(how_to_look(folder / "page"))
     out.print(f"done in {time.monotonic() - started:.0f} s; everything is in {folder}/")
 
 

@@ -49,14 +49,14 @@ def run(args: argparse.Namespace) -> None:
     out.print(parts_table({part: size for part, size in sizes.items() if size}))
 
 
-def parts_table(parts: Mapping[str, int]) -> Table:
-    """Bytes by part; then all but ids, titles and categories, which are the shop's own; then the whole file."""
+def parts_table(parts: Mapping[str, int], whole_name: str = "the file") -> Table:
+    """Bytes by part; then all but ids, titles and categories, which are the shop's own; then the whole."""
     table = plain_table("", "bytes")
     for part, size in parts.items():
         table.add_row(part, f"{size:,}")
     whole = sum(parts.values())
     table.add_row(f"all but {VOCABULARY}", f"{whole - parts.get(VOCABULARY, 0):,}")
-    table.add_row("the file", f"{whole:,}")
+    table.add_row(whole_name, f"{whole:,}")
     return table
 
 

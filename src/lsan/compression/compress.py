@@ -33,6 +33,9 @@ from lsan.training.loop import stream
 #: Training examples whose hidden vectors say which errors of item vectors matter.
 _SAMPLES = 2048
 
+#: Epochs of a student. In the causal regime an epoch has fewer steps, and twelve were too few on ML-1M (docs/log.md).
+_EPOCHS: dict[Regime, int] = {"prefix": 12, "cloze": 12, "causal": 24}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -75,7 +78,7 @@ class Plan:
         content["model"] |= {"width": self.width, "dropout": 0.6 * teacher.model.dropout, "table": {"kind": "full"}}
         content["training"] |= {
             "loss": {"kind": "cross-entropy"}, "distillation": {},
-            "epochs": 12, "patience": 12, "decay": "linear",
+            "epochs": (epochs := _EPOCHS[teacher.model.regime]), "patience": epochs, "decay": "linear",
         }  # fmt: skip
         return recipe_from(content, where=f"student of width {self.width}")
 

@@ -19,8 +19,8 @@ _TRAIN_BASE, _TRAIN_VECTOR, _TRAIN_ATTENTION, _TRAIN_NUMBER, _TRAIN_CODE, _TRAIN
     404e6, 113.0, 3.6, 23.6, 40.0, 0.0, 265.0,
 )  # fmt: skip
 
-#: Memory to serve in bytes: of a process with NumPy and the engine; for each item's id in Python.
-_SERVE_BASE, _SERVE_ITEM = 37.5e6, 135.0
+#: Memory to serve in bytes: of a process with NumPy and the engine; for each item's id and its place in the index.
+_SERVE_BASE, _SERVE_ITEM = 37.8e6, 26.0
 
 #: Microseconds: of a call; for each event of the history; for each multiplication of the encoder; for each operation.
 _CALL, _EVENT, _PRODUCT, _OPERATION = 16.0, 0.3, 2.0e-5, 0.25

@@ -11,21 +11,21 @@ import torch
 from lsan.config import Recipe, recipe_to
 from lsan.data.windows import Window
 from lsan.errors import ConfigError
-from lsan.export.program import Parameter, Program, program_of
+from lsan.export.program import Arithmetic, Parameter, Program, program_of
 from lsan.models.histories import Histories
 from lsan.models.item_tables.coded import CodedTable
 from lsan.models.item_tables.composed import ComposedTable
 from lsan.models.item_tables.hashed import HashedTable
 from lsan.models.network import Network
-from lsan.models.quantisation import dequantise, pack_bits, scale_count
+from lsan.models.quantisation import dequantise, pack_bits
 from lsan.runs import Run
 from lsan.runtime.file import PARTS, SCHEMA, VOCABULARY, Array, IntArray
 
 #: Made-up histories in a bundle, their longest, and how many of their best items are kept.
 CHECKS, CHECK_LENGTH, CHECK_BEST = 8, 16, 10
 
-#: How far a right engine's scores may be from the network's, as a share of the largest absolute score.
-TOLERANCE = 1e-4
+#: How far a right engine's scores may be from the network's, as a share of the largest absolute score, by arithmetic.
+TOLERANCES: dict[Arithmetic, float] = {"float32": 1e-4, "int8": 0.05}
 
 _KINDS = {"uint8": "U8", "int32": "I32", "int64": "I64", "float16": "F16", "float32": "F32"}
 
@@ -42,18 +42,19 @@ class Bundle:
     """Index 1..V in the run of each of the bundle's items. Shape [V]."""
 
 
-def make_bundle(run: Run, *, metrics: dict[str, Any] | None = None) -> Bundle:
+def make_bundle(run: Run, *, arithmetic: Arithmetic = "float32", metrics: dict[str, Any] | None = None) -> Bundle:
     """Everything of a run that recommending takes. The same run gives the same bytes.
 
     Args:
         run: what `load_run` gave.
+        arithmetic: as in `program_of`.
         metrics: figures that are kept in the bundle, for people.
 
     Raises:
         ConfigError: when the network cannot be written in the bundle's operations.
     """
     network = run.network.cpu().eval()
-    program = program_of(network)
+    program = program_of(network, arithmetic)
     order = _order(network)
     tensors: dict[str, Array] = {}
     quantised: dict[str, Any] = {}
@@ -79,7 +80,7 @@ def make_bundle(run: Run, *, metrics: dict[str, Any] | None = None) -> Bundle:
         "table": table,
         "program": program.operations,
         "output": program.output,
-        "tolerance": TOLERANCE,
+        "tolerance": TOLERANCES[arithmetic],
         "provenance": {
             "lsan": version("lsan"),
             "torch": torch.__version__,
@@ -145,7 +146,7 @@ def _parameter(name: str, parameter: Parameter, quantised: dict[str, Any]) -> di
     """A parameter as it is written; what is quantised is added to the manifest's `quantised`."""
     values, bits, scales = parameter.values, parameter.bits, parameter.scales
     if bits is not None and scales is not None:
-        if len(scales) == scale_count(values.shape):
+        if parameter.is_quantised:
             quantised[name] = {"shape": list(values.shape), "bits": bits}
             packed = pack_bits(values.numpy().astype(np.int64).ravel() + 2 ** (bits - 1), bits)
             return {name: packed, f"{name}.scale": scales.half().numpy()}

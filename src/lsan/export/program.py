@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from lsan.models.item_tables.coded import CodedTable
 from lsan.models.item_tables.composed import ComposedTable
 from lsan.models.network import Network
 from lsan.models.packing import matrix_bits, settled_state
-from lsan.models.quantisation import quantise, scales_of
+from lsan.models.quantisation import quantise, scale_count, scales_of
 from lsan.models.time import TimeFeatures
 
 
@@ -36,6 +36,11 @@ class Parameter:
     """4 or 8 where it is quantised."""
     scales: Tensor | None = None
     """Then its scales: one for each index of the first axis, or one in all."""
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether it is written in few bits: it has them, and the scales that its shape should have."""
+        return self.scales is not None and len(self.scales) == scale_count(self.values.shape)
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> "Parameter":
         """Its numbers in another order, or some of them; rows stay rows."""
@@ -56,13 +61,21 @@ class Program:
     """Whether some operation reads times."""
 
 
-def program_of(network: Network) -> Program:
+#: How the products of matrices are computed: in float32, or in whole numbers of 8 bits.
+Arithmetic = Literal["float32", "int8"]
+
+
+def program_of(network: Network, arithmetic: Arithmetic = "float32") -> Program:
     """The program that computes what `network.scores` computes, for users that training did not know.
 
+    Args:
+        arithmetic: "int8" rounds what goes into products with quantised matrices to 8 bits, row by row (dynamic
+            quantisation), so that engines can multiply whole numbers. Then it computes nearly the same.
+
     Raises:
-        ConfigError: when the network cannot be written in these operations.
+        ConfigError: when the network cannot be written in these operations, or has no matrices for "int8".
     """
-    writer = _Writer(network)
+    writer = _Writer(network, arithmetic)
     with torch.no_grad():
         hidden = writer.encode(network)
         output: dict[str, Any] = {"kind": "table", "bias": writer.parameter("table.bias")}
@@ -80,13 +93,19 @@ def program_of(network: Network) -> Program:
             hidden = writer.linear(hidden, "table.turn", bias=False)
         if hidden != len(writer.operations) - 1:
             writer.write("last", hidden)
+    if arithmetic == "int8" and not any("input_bits" in operation for operation in writer.operations):
+        raise ConfigError(
+            "arithmetic int8 needs an encoder whose matrices are quantised: `lsan compress`, or train with "
+            "[model.quantisation] weights = 8"
+        )
     return Program(operations=writer.operations, parameters=writer.parameters, output=output, timed=writer.reads_times)
 
 
 class _Writer:
     """Appends operations; each method gives the number of the operation whose matrix it describes."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, arithmetic: Arithmetic) -> None:
+        self._arithmetic = arithmetic
         self.operations: list[dict[str, Any]] = []
         self.parameters: dict[str, Parameter] = {}
         self.reads_times = False
@@ -133,9 +152,11 @@ class _Writer:
         short = self.parameter(weight)
         if end is None:
             end = self.parameters[short].values.shape[1 if transposed else 0]
+        whole = self._arithmetic == "int8" and self.parameters[short].is_quantised and not transposed
         return self.write(
             "linear", x, weight=short, begin=begin, end=end, transposed=transposed, activation=activation,
             bias=self.parameter(weight.removesuffix("weight") + "bias") if bias else None,
+            **({"input_bits": 8} if whole else {}),
         )  # fmt: skip
 
     def layer(self, x: int, module: nn.Linear, begin: int = 0, end: int | None = None, activation: str = "none") -> int:

@@ -102,6 +102,34 @@ class BundleFile:
             raise BundleError(f"{name}: its last byte is not filled with zeros")
         return unpack(found, bits, count)
 
+    def quantised(self, name: str, dimensions: int) -> tuple[IntArray, FloatArray] | None:
+        """The whole numbers around 0 of a quantised tensor, and their scales: one for each index of the first axis, or
+        one in all. None where it is not quantised.
+
+        Raises:
+            BundleError: when it is not as the manifest says, or has another number of dimensions.
+        """
+        described = self.manifest["quantised"].get(name)
+        if described is None:
+            return None
+        shape, bits = described.get("shape") if isinstance(described, dict) else None, None
+        if isinstance(shape, list):
+            bits = described.get("bits")
+        if (
+            type(bits) is not int
+            or bits not in (4, 8)
+            or not shape
+            or not all(type(n) is int and 1 <= n < 2**31 for n in shape)
+        ):
+            raise BundleError(f"quantised {name}: expected a shape and 4 or 8 bits, got {described}")
+        if len(shape) != dimensions or math.prod(shape) >= 2**40:
+            raise BundleError(f"quantised {name}: shape {shape}, expected {dimensions} dimensions")
+        rows = shape[0] if math.prod(shape[1:]) >= 16 else 1
+        scales = self.tensor(f"{name}.scale", np.float16, (rows,)).astype(np.float32)
+        if not (np.isfinite(scales).all() and (scales >= 0).all()):
+            raise BundleError(f"{name}.scale: not finite, or negative")
+        return (self.packed(name, bits, math.prod(shape)) - 2 ** (bits - 1)).reshape(shape), scales
+
     def floats(self, name: Any, dimensions: int) -> FloatArray:
         """A tensor of floats, dequantised where it is quantised.
 
@@ -110,34 +138,35 @@ class BundleFile:
         """
         if not isinstance(name, str):
             raise BundleError(f"{name!r} is no name of a tensor")
-        described = self.manifest["quantised"].get(name)
-        if described is None:
-            found = self.tensors.get(name)
-            if found is None or found.dtype.kind != "f" or found.ndim != dimensions or found.size == 0:
+        found = self.quantised(name, dimensions)
+        if found is None:
+            tensor = self.tensors.get(name)
+            if tensor is None or tensor.dtype.kind != "f" or tensor.ndim != dimensions or tensor.size == 0:
                 raise BundleError(f"{name}: no tensor of floats with {dimensions} dimensions")
-            values = found.astype(np.float32)
+            values: FloatArray = tensor.astype(np.float32)
         else:
-            shape, bits = described.get("shape") if isinstance(described, dict) else None, None
-            if isinstance(shape, list):
-                bits = described.get("bits")
-            if (
-                type(bits) is not int
-                or bits not in (4, 8)
-                or not shape
-                or not all(type(n) is int and 1 <= n < 2**31 for n in shape)
-            ):
-                raise BundleError(f"quantised {name}: expected a shape and 4 or 8 bits, got {described}")
-            if len(shape) != dimensions or math.prod(shape) >= 2**40:
-                raise BundleError(f"quantised {name}: shape {shape}, expected {dimensions} dimensions")
-            rows = shape[0] if math.prod(shape[1:]) >= 16 else 1
-            scales = self.tensor(f"{name}.scale", np.float16, (rows,)).astype(np.float32)
-            if not (np.isfinite(scales).all() and (scales >= 0).all()):
-                raise BundleError(f"{name}.scale: not finite, or negative")
-            numbers = self.packed(name, bits, math.prod(shape)) - 2 ** (bits - 1)
-            values = (numbers.astype(np.float32).reshape(rows, -1) * scales[:, None]).reshape(shape)
+            numbers, scales = found
+            rows = numbers.astype(np.float32).reshape(len(scales), -1)
+            values = (rows * scales[:, None]).reshape(numbers.shape)
         if not np.isfinite(values).all():
             raise BundleError(f"{name}: holds what is no finite number")
         return values
+
+    def popularity(self) -> IntArray:
+        """Training events of each item, entry v - 1 of item v. Shape [V].
+
+        Raises:
+            BundleError: when they are not there, or not of these items.
+        """
+        items = self.manifest["items"]
+        popular = whole(self.manifest, "popular", 0, items, "the manifest")
+        places = self.packed("popularity.items", items.bit_length(), popular)
+        bits = whole(self.manifest, "popular_bits", 1, 31, "the manifest")
+        if popular and not ((np.diff(places) > 0).all() and places[0] >= 1 and places[-1] <= items):
+            raise BundleError("popularity.items: not increasing, or out of range")
+        counts = np.zeros(items, dtype=np.int64)
+        counts[places - 1] = self.packed("popularity.counts", bits, popular)
+        return counts
 
 
 def read_bundle(path: str | Path) -> BundleFile:

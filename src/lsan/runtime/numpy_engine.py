@@ -78,13 +78,8 @@ class NumpyEngine:
         self.offered = np.ones(self.items, dtype=bool)
         if "offered" in file.tensors:
             self.offered = file.packed("offered", 1, self.items).astype(bool)
-        self._popularity = np.zeros(self.items, dtype=np.float32)
-        popular = whole(manifest, "popular", 0, self.items, "the manifest")
-        places = file.packed("popularity.items", self.items.bit_length(), popular)
-        counts = file.packed("popularity.counts", whole(manifest, "popular_bits", 1, 31, "the manifest"), popular)
-        if popular and not ((np.diff(places) > 0).all() and places[0] >= 1 and places[-1] <= self.items):
-            raise BundleError("popularity.items: not increasing, or out of range")
-        self._popularity[places - 1] = np.log(counts.astype(np.float64) + 1)
+        self.counts = file.popularity()  # training events of each item
+        self._popularity = np.log(self.counts.astype(np.float64) + 1).astype(np.float32)
 
     @property
     def memory(self) -> int:
@@ -171,6 +166,11 @@ class NumpyEngine:
     @property
     def table(self) -> "ItemTable":
         return self._table
+
+    @property
+    def shapes(self) -> list[tuple[Rows, int]]:
+        """Rows and columns of what each operation of the program gives."""
+        return [(operation.rows, operation.columns) for operation in self._program]
 
     @property
     def file(self) -> BundleFile:
@@ -449,12 +449,27 @@ def _linear(engine: NumpyEngine, entry: dict[str, Any], read: list[_Operation]) 
     if activation is None:
         raise BundleError(f"no activation {name!r:.80}")
     matrix = np.ascontiguousarray(matrix)
+    rounds = "input_bits" in entry
+    if rounds:
+        whole(entry, "input_bits", 8, 8, "linear")
+        _expect(
+            entry["weight"] in engine.file.manifest["quantised"] and not entry["transposed"],
+            "with input_bits, a quantised weight that is not transposed",
+        )
 
     def run(matrices: list[FloatArray], _: _History) -> FloatArray:
-        y = matrices[0] @ matrix
+        y = (_rounded(matrices[0]) if rounds else matrices[0]) @ matrix
         return activation(y if bias is None else y + bias)
 
     return run, x.rows, matrix.shape[1]
+
+
+def _rounded(x: FloatArray) -> FloatArray:
+    """Each row in steps of 1/127 of its largest absolute number."""
+    largest = np.abs(x).max(1, keepdims=True)
+    factor = np.where(largest > np.float32(1e-30), np.float32(127) / np.maximum(largest, np.float32(1e-30)), 0)
+    found: FloatArray = np.rint(x * factor.astype(np.float32)) * (largest / np.float32(127))
+    return found
 
 
 def _norm(engine: NumpyEngine, entry: dict[str, Any], read: list[_Operation]) -> _Made:

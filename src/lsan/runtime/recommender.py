@@ -16,6 +16,7 @@ from lsan.errors import BundleError, ConfigError
 from lsan.runtime.engine import Best, Engine, Mask, make_engine
 from lsan.runtime.file import BundleFile, FloatArray, IntArray, parse_bundle, read_bytes
 from lsan.runtime.numpy_engine import ItemTable
+from lsan.runtime.search import ItemSearch
 from lsan.runtime.vocabulary import Vocabulary
 
 #: Histories that the engine takes at a time.
@@ -52,6 +53,18 @@ class Similar:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """An item that was searched for."""
+
+    id: RawId
+    """Raw id."""
+    title: str
+    """Title; the raw id where the item has none."""
+    category: str | None
+    """Category, None where unknown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
     """What one event of a history did for the score of an item."""
 
@@ -83,7 +96,7 @@ class Recommender:
         except BundleError as error:
             raise BundleError(f"{where}: {error}") from error
         self._all_offered = bool(self._offered.all())
-        self._called = lru_cache(2**16)(self._call)
+        self._called = lru_cache(2**16)(self.vocabulary.describe)
 
     @classmethod
     def load(cls, path: str | Path, *, native: bool | None = None) -> "Recommender":
@@ -179,6 +192,19 @@ class Recommender:
             for place in order
             if cosines[place] > -np.inf
         ]
+
+    def search(self, query: str, k: int = 10) -> list[Found]:
+        """At most k items that have for every word of the query a word in their title that begins so, whatever accents
+        and case (docs/export.md has the order); the most popular ones where the query has no word. The first call
+        makes an index of all titles.
+
+        Raises:
+            ConfigError: when k is below 1.
+        """
+        if k < 1:
+            raise ConfigError(f"k must be at least 1, got {k}")
+        called = map(self.vocabulary.describe, self._search.find(query, k))
+        return [Found(id=raw, title=title, category=category) for raw, title, category in called]
 
     def explain(
         self,
@@ -311,11 +337,6 @@ class Recommender:
             for items, values, history, known in zip(best.tolist(), scores.tolist(), histories, indices, strict=True)
         ]
 
-    def _call(self, index: int) -> tuple[RawId, str, str | None]:
-        """Id, title and category of an item."""
-        vocabulary = self.vocabulary
-        return vocabulary.ids[index - 1], vocabulary.title_of(index), vocabulary.category_name(index)
-
     def _answer(
         self, best: list[int], scores: list[float], history: Sequence[RawId], indices: list[int]
     ) -> Recommendations:
@@ -344,6 +365,10 @@ class Recommender:
         lengths = np.sqrt(np.square(vectors).sum(1, keepdims=True))
         units: FloatArray = vectors / np.where(lengths > 0, lengths, 1)
         return units
+
+    @cached_property
+    def _search(self) -> ItemSearch:
+        return ItemSearch(self.vocabulary, self.file.popularity(), self._offered)
 
 
 class Session:

@@ -19,6 +19,15 @@ def packed(numbers: Array, bits: int) -> npt.NDArray[np.uint8]:
     return np.packbits((numbers.ravel()[:, None].astype(np.int64) >> places & 1).astype(np.uint8))
 
 
+def rounded(x: Array) -> Array:
+    """Each row in steps of 1/127 of its largest absolute number, computed in float32."""
+    x = x.astype(np.float32)
+    largest = np.abs(x).max(1, keepdims=True)
+    steps = np.rint(x * (np.float32(127) / largest))
+    assert np.abs(steps).max() == 127
+    return np.asarray(steps * largest.astype(np.float64) / 127)
+
+
 def hashed(item: int, table: int) -> int:
     """The finaliser of MurmurHash3; tables are counted from 0."""
     x = (item + 0x9E3779B9 * table) % 2**32
@@ -72,10 +81,14 @@ class Bundle:
         self.program.append({"op": op, "in": list(inputs), **names})
         return len(self.program) - 1
 
-    def linear(self, x: int, columns: int, out: int, *, kind: str = "f32", activation: str = "none") -> int:
+    def linear(
+        self, x: int, columns: int, out: int, *, kind: str = "f32", activation: str = "none", rounded: bool = False
+    ) -> int:
         """A whole linear layer with a bias."""
         weight = self.parameter(out, columns, kind=kind, scale=columns**-0.5)
         names = {"begin": 0, "end": out, "transposed": False, "activation": activation}
+        if rounded:
+            names["input_bits"] = 8
         return self.op("linear", [x], weight=weight, bias=self.parameter(out), **names)
 
     def norm(self, x: int, columns: int) -> int:
@@ -219,7 +232,7 @@ class Bundle:
                 return np.concatenate(x)[-self.history :]
             case "linear":
                 weight = value["weight"].T if o["transposed"] else value["weight"][o["begin"] : o["end"]]
-                y = x[0] @ weight.T
+                y = (rounded(x[0]) if "input_bits" in o else x[0]) @ weight.T
                 if o["bias"] is not None:
                     y = y + (value["bias"] if o["transposed"] else value["bias"][o["begin"] : o["end"]])
                 return activated(y, o["activation"])

@@ -229,6 +229,34 @@ def test_large_tables_are_multiplied_as_they_are(make_engine: Callable[[Bundle],
     compare(b, make_engine(b))
 
 
+@pytest.mark.parametrize("kind", ["q8", "q4"])
+@pytest.mark.parametrize("width", [5, 12, 72, 130])
+def test_products_in_whole_numbers(kind: str, width: int, make_engine: Callable[[Bundle], Any]) -> None:
+    b = Bundle(40, 9, width, seed=11)
+    b.vectors()
+    x = b.op("items", factor=0.5)
+    names = {"activation": "none", "transposed": False, "input_bits": 8}
+    part = b.op("linear", [x], weight=b.parameter(90, width, kind=kind), bias=None, begin=3, end=86, **names)
+    whole = b.linear(x, width, 33, kind=kind, activation="gelu", rounded=True)
+    b.op("last", [b.linear(b.op("concat", [part, whole]), 116, width)])
+    made = make_engine(b)
+    compare(b, made)
+    session = made.session()
+    items, _ = events(b, 20)
+    for n, item in enumerate(items, start=1):
+        session.append(int(item), -1)
+        np.testing.assert_array_equal(session.hidden(-1), made.hidden(items[:n], None, -1))
+
+
+def test_rows_of_zeros_in_whole_numbers(make_engine: Callable[[Bundle], Any]) -> None:
+    b = Bundle(40, 9, 16, seed=11)
+    b.vectors()
+    x = b.op("items", factor=0.0)
+    b.op("last", [b.linear(x, 16, 16, kind="q8", rounded=True)])
+    items, _ = events(b, 3)
+    np.testing.assert_array_equal(make_engine(b).hidden(items, None, -1), b.values[b.program[1]["bias"]])
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_transformer(causal: bool, make_engine: Callable[[Bundle], Any]) -> None:
     b = Bundle(60, 150, 32, seed=7)

@@ -126,6 +126,8 @@ def operation(name: str, **names: Any) -> Callable[[dict[str, Any]], object]:
         (operation("linear", begin=17, end=17), "end"),
         (operation("linear", transposed=True), "end|begin|fit"),
         (operation("linear", activation="tanh"), "unknown: tanh"),
+        (operation("linear", input_bits=4), "input_bits"),
+        (operation("linear", input_bits=8), "not quantised"),
         (operation("convolution", back=2), "back"),
         (operation("norm", eps=0), "eps"),
         (operation("norm", weight="p1"), "dimensions"),

@@ -31,6 +31,13 @@ enum {
  * halves. Columns are filled up to a multiple of 4, rows to one of 16, with zeros. */
 typedef enum { NUMBERS_F32, NUMBERS_F16, NUMBERS_I8, NUMBERS_I4 } number_kind;
 
+/* Smaller code: matrices are held in float32 or 8 bits only. */
+#ifdef __wasm__
+#define FEW_KINDS 1
+#else
+#define FEW_KINDS 0
+#endif
+
 typedef struct {
     uint32_t rows, columns, padded;
     number_kind kind;
@@ -41,11 +48,15 @@ typedef struct {
     const float *flat; /* row-major copy of a small matrix, else NULL */
 } matrix;
 
-/* A matrix B of a product x B + b, packed as the kernels want it. */
+/* A matrix B of a product x B + b, packed as the kernels want it: in float32, or in whole numbers to be multiplied with
+ * rows of x that are rounded to 8 bits. Of these, a group is 4 bytes: the numbers of a few rows of B in one column. */
 typedef struct {
     uint32_t k, n;
-    float *data;
-    float *bias; /* or NULL */
+    float *data;    /* or NULL */
+    float *bias;    /* or NULL */
+    uint8_t *whole; /* then the rest is there too */
+    float *scales;  /* one a column */
+    int32_t *start; /* one a column: where the sums begin */
 } packed;
 
 typedef struct {
@@ -214,6 +225,7 @@ struct lsan_kernels {
     uint32_t width;  /* numbers in a vector */
     uint32_t panel;  /* columns of a full panel */
     uint32_t height; /* rows at a time */
+    uint32_t group;  /* whole numbers in a group of 4 bytes: of 8 bits each (4) or of 16 (2) */
     void (*run)(lsan_state *state, uint32_t op, uint32_t from);
     /* the vector of item place + 1 */
     void (*vector)(const lsan_model *model, uint32_t place, float *out);
@@ -245,6 +257,11 @@ const lsan_kernels *lsan_choose_kernels(lsan_instructions most);
 
 /* encoder.c */
 int lsan_plan(lsan_model *model); /* places of all results; -1 where they need more than MAX_WORKSPACE */
+
+/* Bytes of a row of x of k numbers, rounded, with room for whole vectors after them. */
+static inline size_t lsan_rounded_bytes(const lsan_kernels *kernels, size_t k) {
+    return ((k + 3) / 4 * 4 * (4 / kernels->group) + 127) / 64 * 64;
+}
 
 static inline uint32_t lsan_rows_of(const row_rule *rule, uint32_t events, uint32_t history) {
     uint64_t rows = (uint64_t)rule->by_event * events + rule->more;

@@ -1,6 +1,11 @@
 /* The hot loops, compiled for each set of instructions. */
 #include "internal.h"
 
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)
 
@@ -9,11 +14,11 @@
 
 #if defined(__clang__)
 #pragma clang attribute push(                                                                                   \
-    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,fma,f16c"))), apply_to = function \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,fma,f16c"))), apply_to = function \
 )
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,fma,f16c")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,fma,f16c")
 #endif
 #define LEVEL 2
 #define NAME(x) JOIN(x, _avx512)
@@ -50,7 +55,7 @@ const lsan_kernels *lsan_choose_kernels(lsan_instructions most) {
     if (most >= LSAN_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         if (most >= LSAN_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-            __builtin_cpu_supports("avx512vbmi")) {
+            __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) {
             return &lsan_kernels_avx512;
         }
         return &lsan_kernels_avx2;

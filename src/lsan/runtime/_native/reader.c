@@ -381,11 +381,15 @@ static bool read_quantised(reader *r) {
     return true;
 }
 
+/* Of a quantised tensor. */
+static int whole_number(const tensor *t, uint64_t i) {
+    return t->bits == 8 ? t->data[i] - 128 : (t->data[i / 2] >> (i % 2 ? 0 : 4) & 15) - 8;
+}
+
 static float value(const tensor *t, uint64_t i) {
     if (!t->bits) return t->type == TYPE_F32 ? f32_at(t->data + 4 * i) : lsan_half(u16_at(t->data + 2 * i));
-    int number = t->bits == 8 ? t->data[i] - 128 : (t->data[i / 2] >> (i % 2 ? 0 : 4) & 15) - 8;
     uint64_t row = t->scale_count > 1 ? i / (t->count / t->dims[0]) : 0;
-    return (float)number * lsan_half(u16_at(t->scale + 2 * row));
+    return (float)whole_number(t, i) * lsan_half(u16_at(t->scale + 2 * row));
 }
 
 /* All numbers of a tensor in float32, row-major; made once. */
@@ -416,6 +420,34 @@ pack(reader *r, packed *b, const tensor *t, uint32_t k, uint32_t n, uint64_t fir
     return true;
 }
 
+/* The same in the whole numbers of the tensor's rows first .. first + n - 1. */
+static bool pack_whole(reader *r, packed *b, const tensor *t, uint32_t k, uint32_t n, uint32_t first) {
+    uint32_t w = r->model->kernels->width, panel = r->model->kernels->panel, group = r->model->kernels->group;
+    uint64_t columns = ((uint64_t)n + w - 1) / w * w, groups = ((uint64_t)k + 3) / 4 * 4 / group;
+    *b = (packed){.k = k, .n = n};
+    TRY((b->whole = hold(r, columns * groups, 4)) && (b->scales = hold(r, columns, sizeof(float))));
+    TRY(b->start = hold(r, columns, sizeof(int32_t)));
+    uint8_t *to = b->whole;
+    for (uint32_t c = 0; c < n; c += panel) {
+        uint32_t here = n - c < panel ? n - c : panel, filled = (here + w - 1) / w * w;
+        for (uint64_t i = 0; i < groups * group; i++) {
+            for (uint32_t j = 0; j < here && i < k; j++) {
+                int16_t number = (int16_t)whole_number(t, (uint64_t)(first + c + j) * k + i);
+                uint8_t *at = to + ((i / group * filled + j) * group + i % group) * (4 / group);
+                if (group == 4) {
+                    *at = (uint8_t)number;
+                    b->start[c + j] -= 128 * number; /* rows of x are shifted by 128 */
+                } else {
+                    memcpy(at, &number, 2);
+                }
+            }
+        }
+        to += groups * filled * 4;
+    }
+    for (uint32_t i = 0; i < n; i++) b->scales[i] = lsan_half(u16_at(t->scale + (t->scale_count > 1 ? 2 * (uint64_t)(first + i) : 0)));
+    return true;
+}
+
 static bool pack_bias(reader *r, packed *b, const tensor *t, uint32_t first) {
     TRY(b->bias = hold(r, b->n, sizeof(float)));
     for (uint32_t i = 0; i < b->n; i++) b->bias[i] = value(t, first + i);
@@ -429,7 +461,9 @@ static bool hold_matrix(reader *r, matrix *m, const tensor *t, bool flat) {
     m->columns = (uint32_t)t->dims[1];
     m->padded = (m->columns + 3) / 4 * 4;
     m->kind = t->bits == 8 ? NUMBERS_I8 : t->bits == 4 ? NUMBERS_I4 : t->type == TYPE_F16 ? NUMBERS_F16 : NUMBERS_F32;
-    m->block_bytes = (size_t)m->padded * LANES * (t->bits ? t->bits : m->kind == NUMBERS_F16 ? 16 : 32) / 8;
+    if (FEW_KINDS) m->kind = t->bits ? NUMBERS_I8 : NUMBERS_F32;
+    static const uint8_t bits[] = {[NUMBERS_F32] = 32, [NUMBERS_F16] = 16, [NUMBERS_I8] = 8, [NUMBERS_I4] = 4};
+    m->block_bytes = (size_t)m->padded * LANES * bits[m->kind] / 8;
     uint64_t blocks = ((uint64_t)m->rows + LANES - 1) / LANES;
     TRY(m->data = hold(r, blocks, m->block_bytes));
     if (m->kind == NUMBERS_I4) memset(m->data, 0x88, (size_t)(blocks * m->block_bytes));
@@ -444,15 +478,16 @@ static bool hold_matrix(reader *r, matrix *m, const tensor *t, bool flat) {
             uint16_t half;
             switch (m->kind) {
             case NUMBERS_F32:
-                x = f32_at(t->data + 4 * i);
+                x = value(t, i);
                 memcpy(block + 4 * to, &x, 4);
                 break;
             case NUMBERS_F16:
                 half = u16_at(t->data + 2 * i);
                 memcpy(block + 2 * to, &half, 2);
                 break;
-            case NUMBERS_I8: block[to] = t->data[i] ^ 0x80; break;
-            default: {
+            case NUMBERS_I8: block[to] = (uint8_t)whole_number(t, i); break;
+            case NUMBERS_I4: {
+                if (FEW_KINDS) break;
                 uint8_t number = t->data[i / 2] >> (i % 2 ? 0 : 4) & 15, *cell = block + (size_t)(c / 2) * LANES + lane;
                 *cell = c % 2 ? (uint8_t)((*cell & 15) | number << 4) : (uint8_t)((*cell & 0xF0) | number);
             }
@@ -646,7 +681,7 @@ static bool build_index(reader *r) {
     code_planes *codes = &m->codes;
     if (!codes->narrow || !codes->sorted || codes->count < 2) return true;
     uint32_t second = codes->tables[1].rows, groups = codes->tables[0].rows * second;
-    if (m->items / 8 < groups) return true;
+    if (m->items / 16 < groups) return true;
     TRY(codes->starts = hold(r, (uint64_t)groups + 1, sizeof *codes->starts));
     TRY(codes->group_bias = hold(r, groups, 1));
     uint32_t next = 0;
@@ -939,8 +974,15 @@ static bool read_operation(reader *r, uint32_t token, uint32_t number) {
         REQUIRE(t->dims[!transposed] == x->columns, "%.*s does not fit %u columns", TENSOR(t), x->columns);
         TRY(set_columns(r, o, (uint64_t)(end - begin)));
         uint64_t across = t->dims[1];
-        TRY(transposed ? pack(r, &o->a, t, x->columns, o->columns, 0, across, 1)
-                       : pack(r, &o->a, t, x->columns, o->columns, (uint64_t)begin * across, 1, across));
+        if (json_get(&r->manifest, token, "input_bits") != 0) {
+            TRY(get_integer(r, token, "input_bits", 8, 8, &whole));
+            REQUIRE(t->bits && !transposed, "input_bits: %.*s is not quantised, or transposed", TENSOR(t));
+            TRY(pack_whole(r, &o->a, t, x->columns, o->columns, (uint32_t)begin));
+            o->aux = lsan_rounded_bytes(m->kernels, x->columns) / 4 * m->kernels->height;
+        } else {
+            TRY(transposed ? pack(r, &o->a, t, x->columns, o->columns, 0, across, 1)
+                           : pack(r, &o->a, t, x->columns, o->columns, (uint64_t)begin * across, 1, across));
+        }
         if (!is_null(r, token, "bias")) {
             TRY(get_tensor(r, token, "bias", 1, &u));
             REQUIRE(u->count == (uint64_t)out, "bias should have %lld numbers", (long long)out);

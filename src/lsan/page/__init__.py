@@ -1,0 +1,1 @@
+"""A static site that recommends in the browser, from a bundle."""

@@ -1,0 +1,134 @@
+"""Connections that do not wait for ever. Uvicorn has no limits on how long a client may take, nor on the head."""
+
+import asyncio
+import re
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from lsan.serving.problems import MEDIA_TYPE, ProblemError, overloaded
+
+#: Most bytes of a request's head: its line and its headers.
+_HEAD = 2**15
+
+#: Most requests that wait on one connection for the answer to the one before; the next one ends the connection.
+_PIPELINED = 100
+
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
+#: Most open connections of a worker.
+_CONNECTIONS = 1000
+
+
+class Connection(HttpToolsProtocol):
+    """Uvicorn's connection with deadlines: for the head, for the body, and for a client that does not read. A slow
+    request is answered with 408, one with too long a head with 431, one connection too many with 503."""
+
+    patience: float
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._in_head = self._in_request = True  # the first request is awaited from the beginning
+        self._head_bytes = 0
+        self._awaited_since = self.loop.time()
+        self._stuck_since: float | None = None
+
+    def check(self) -> None:
+        """End it where the client had its time. To be called now and then."""
+        now = self.loop.time()
+        if self.flow.write_paused or self.transport.is_closing():
+            self._stuck_since = self._stuck_since or now
+            if now - self._stuck_since > self.patience:
+                self.transport.abort()
+        elif self._in_request and now - self._awaited_since > self.patience:
+            if self._in_head and self._head_bytes == 0:
+                self.transport.close()
+            else:
+                slow = f"send a request's head, and its body, within {self.patience:g} seconds each"
+                self._refuse(ProblemError("too-slow", slow))
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        if len(self.connections) > _CONNECTIONS:
+            self._refuse(overloaded(f"more than {_CONNECTIONS} connections are open"))
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        if self._in_head or not self._in_request:
+            data = _without_upgrade(data)
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD:
+                self._refuse(ProblemError("head-too-large", f"send at most {_HEAD:,} bytes before the body"))
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_head = self._in_request = True
+        self._head_bytes = 0
+        self._awaited_since = self.loop.time()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Its head is there: the body has as long again."""
+        if len(self.pipeline) >= _PIPELINED:
+            raise ValueError("too many requests before their answers")
+        self._in_head = False
+        self._awaited_since = self.loop.time()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """It is there as a whole."""
+        self._in_request = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on reading when nothing waits for an answer any more, so that memory does not fill with requests."""
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        self._stuck_since = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be understood."""
+        self._refuse(ProblemError("bad-request", "the request cannot be understood; send HTTP/1.1"))
+
+    def _refuse(self, problem: ProblemError) -> None:
+        """Close the connection; before that answer the request that is being received, unless it has an answer already
+        or earlier ones still wait for theirs."""
+        if self.transport.is_closing():
+            return
+        in_body = self._in_request and not self._in_head
+        if in_body:
+            unanswered = not self.cycle.response_started and not self.pipeline
+        else:
+            unanswered = self.cycle is None or self.cycle.response_complete
+        if not (unanswered or in_body):  # let the earlier ones be answered
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        if unanswered:
+            body = problem.body
+            headers = {
+                "content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close", **problem.headers,
+            }  # fmt: skip
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            self.transport.write(STATUS_LINE[problem.status] + lines.encode() + b"\r\n" + body)
+        if in_body:  # tell the endpoint, which awaits the body
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The head without a wish for another protocol, which need not be heard. The parser would take the body for that
+    protocol; Java's own client has such a wish and a body in every request."""
+    if b"pgrade:" not in data and b"PGRADE:" not in data:
+        return data
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nIgnored:", head) + end + rest

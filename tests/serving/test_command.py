@@ -1,0 +1,95 @@
+"""`lsan serve`: what it says, and what it refuses."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from served import serving
+
+from lsan.cli import main
+from lsan.serving.listen import listen
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main(["serve", *map(str, arguments)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    message = captured.err.splitlines()[-1]
+    assert message.startswith("lsan: error: ")
+    return message
+
+
+def test_ports(bundles: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(bundles[0], tmp_path) as served:
+        for workers in (1, 2):
+            message = refused(capsys, bundles[0], "--port", served.port, "--workers", workers)
+            assert f"port {served.port} of 127.0.0.1 is in use" in message
+    assert "is no address of this machine" in refused(capsys, bundles[0], "--host", "nobody.invalid")
+    assert "is no address of this machine" in refused(capsys, bundles[0], "--host", "192.0.2.1")
+    assert "--port 65536: expected a whole number of 0 to 65535" in refused(capsys, bundles[0], "--port", 65536)
+
+
+def test_listeners_share_a_port() -> None:
+    made = listen("::1" if socket.has_ipv6 else "127.0.0.1", 0, 3)
+    try:
+        assert len({listener.getsockname()[1] for listener in made}) == 1
+    finally:
+        for listener in made:
+            listener.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_files(bundles: list[Path], tmp_path: Path, workers: int) -> None:
+    """In processes of their own: a service changes what its process logs."""
+    bad, keys = tmp_path / "bad.lsan", tmp_path / "keys"
+    bad.write_bytes(bundles[0].read_bytes()[:-1])
+    keys.write_text("\n")
+    for arguments, told in (
+        ([tmp_path / "none.lsan"], "none.lsan: cannot be read (No such file or directory)"),
+        ([bad], "bad.lsan: "),
+        ([bundles[0], "--api-key-file", keys], "no API key in it"),
+        ([bundles[0], "--api-key-file", tmp_path / "none"], "the API keys cannot be read"),
+    ):
+        options = [*map(str, arguments), "--port", "0", "--workers", str(workers)]
+        command = [sys.executable, "-m", "lsan", "serve", *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines()[-1].startswith("lsan: error: ")
+        assert told in done.stderr
+        if workers == 2:
+            break
+
+
+def test_numbers(bundles: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--workers 0: expected" in refused(capsys, bundles[0], "--workers", 0)
+    assert "--max-requests 0: expected" in refused(capsys, bundles[0], "--max-requests", 0)
+    assert "--patience nan: expected" in refused(capsys, bundles[0], "--patience", "nan")
+
+
+def test_a_missing_extra(
+    bundles: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert 'pip install "lsan[serve]"' in refused(capsys, bundles[0])
+
+
+def test_it_warns_where_everybody_may_ask(bundles: list[Path], tmp_path: Path) -> None:
+    """And says where it listens."""
+    command = [sys.executable, "-m", "lsan", "serve", str(bundles[0]), "--port", "0", "--host", "0.0.0.0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert " is served at http://0.0.0.0:" in process.stdout.readline()
+            assert process.stdout.readline().startswith("note: everybody who reaches this address may ask")
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_serving_loads_nothing_of_training() -> None:
+    program = "import sys, lsan.cli.serve, lsan.serving.server; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded.isdisjoint({"torch", "polars", "rich", "faiss", "matplotlib"})
