@@ -77,6 +77,12 @@ def await_that(holds: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+def workers_of(process: int) -> list[int]:
+    """Process ids of a service's workers."""
+    names = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(name) for name in names if "spawn_main" in Path(f"/proc/{name}/cmdline").read_text()]
+
+
 @contextmanager
 def serving(file: Path, folder: Path, *options: object) -> Iterator[Served]:
     """`lsan serve` on a free port; it has to end well."""

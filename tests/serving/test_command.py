@@ -1,12 +1,13 @@
 """`lsan serve`: what it says, and what it refuses."""
 
-import socket
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from served import serving
+from served import await_that, serving, workers_of
 
 from lsan.cli import main
 from lsan.serving.listen import listen
@@ -32,7 +33,7 @@ def test_ports(bundles: list[Path], tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_listeners_share_a_port() -> None:
-    made = listen("::1" if socket.has_ipv6 else "127.0.0.1", 0, 3)
+    made = listen("localhost", 0, 3)
     try:
         assert len({listener.getsockname()[1] for listener in made}) == 1
     finally:
@@ -60,6 +61,19 @@ def test_files(bundles: list[Path], tmp_path: Path, workers: int) -> None:
         assert told in done.stderr
         if workers == 2:
             break
+
+
+def test_a_worker_that_dies_before_it_is_ready(bundles: list[Path]) -> None:
+    command = [sys.executable, "-m", "lsan", "serve", str(bundles[0]), "--port", "0", "--workers", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            await_that(lambda: bool(workers_of(process.pid)))
+            os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+            told, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, told) == (2, "")
+    assert errors.splitlines()[-1] == "lsan: error: a worker died before it was ready, with exit code -9"
 
 
 def test_numbers(bundles: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ def test_no_answer_is_wrong_when_workers_are_killed(service: faults.Service) -> 
 
 
 def test_no_answer_is_lost_when_the_service_is_stopped(service: faults.Service) -> None:
-    assert faults.stops(service, 1)["clients saw"]["given before the stop"] > 20
+    assert faults.stops(service, 1)["clients saw"]["right"] > 20
 
 
 def test_nonsense(service: faults.Service) -> None:

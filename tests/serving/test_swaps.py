@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from served import Served, await_that, serving
+from served import Served, await_that, serving, workers_of
 
 from lsan.errors import BundleError
 from lsan.files import write_atomically
@@ -65,11 +65,6 @@ def served(file: Path, tmp_path: Path) -> Iterator[Served]:
         yield service
 
 
-def workers(served: Served) -> list[int]:
-    names = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
-    return [int(name) for name in names if "spawn_main" in Path(f"/proc/{name}/cmdline").read_text()]
-
-
 def test_several_workers(served: Served, file: Path, contents: list[bytes]) -> None:
     """All swap, all are counted, and one that is started anew counts on and has the latest good model."""
     write_atomically(file, contents[1])
@@ -79,7 +74,7 @@ def test_several_workers(served: Served, file: Path, contents: list[bytes]) -> N
     write_atomically(file, b"nonsense")
     served.await_event("model refused", 2)
     before = served.figure('lsan_requests_total{route="/readyz",status="200"}')
-    for victim in workers(served):
+    for victim in workers_of(served.process.pid):
         os.kill(victim, signal.SIGKILL)
     served.await_event("worker died", 2)
     assert {version(served) for _ in range(20)} == {version_of(contents[1])}
@@ -89,7 +84,7 @@ def test_several_workers(served: Served, file: Path, contents: list[bytes]) -> N
 
 def test_workers_end_with_their_supervisor(file: Path, tmp_path: Path) -> None:
     with serving(file, tmp_path, "--workers", 2) as served:
-        alive = workers(served)
+        alive = workers_of(served.process.pid)
         assert len(alive) == 2
         served.process.kill()
         served.process.wait()

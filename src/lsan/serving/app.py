@@ -76,11 +76,16 @@ def make_app(service: Service) -> ASGIApp:
     app.router.add_api_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False)
     for route in [route for route in app.routes if isinstance(route, APIRoute) and route.methods == {"GET"}]:
         app.router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
-    app.router.default = Pages(service, make_docs())
+    docs = make_docs()
+    app.router.default = Pages(service, docs)
     for kind in (ProblemError, HTTPException, RequestValidationError, ConfigError, Exception):
         app.add_exception_handler(kind, _refused)
-    routes = frozenset(route.path for route in app.routes if isinstance(route, APIRoute))
-    return Gate(app, service, direct={path: Direct(endpoint) for path, (endpoint, _) in direct.items()}, routes=routes)
+    return Gate(
+        app,
+        service,
+        direct={path: Direct(endpoint) for path, (endpoint, _) in direct.items()},
+        routes=frozenset(docs).union(route.path for route in app.routes if isinstance(route, APIRoute)),
+    )
 
 
 class Endpoints:

@@ -1,5 +1,6 @@
 """The log: one JSON object a line, on standard error. Never what clients sent, for that is what people looked at."""
 
+import contextlib
 import json
 import logging
 import sys
@@ -47,10 +48,11 @@ def log(event: str, *, level: int = logging.INFO, error: BaseException | None = 
 def log_request(method: str, route: str, status: int, seconds: float, size: int) -> None:
     """One line for a request; all that is in it is known to need no escapes. By hand, since `logging` would take longer
     than all else that the service adds to a recommendation."""
-    sys.stderr.write(
-        f'{{"time": "{_stamp(time.time())}", "level": "info", "event": "request", "method": "{method}", '
-        f'"route": "{route}", "status": {status}, "ms": {seconds * 1000:.3f}, "bytes": {size}}}\n'
-    )
+    with contextlib.suppress(OSError):  # nobody reads the log any more
+        sys.stderr.write(
+            f'{{"time": "{_stamp(time.time())}", "level": "info", "event": "request", "method": "{method}", '
+            f'"route": "{route}", "status": {status}, "ms": {seconds * 1000:.3f}, "bytes": {size}}}\n'
+        )
 
 
 def _stamp(seconds: float) -> str:

@@ -44,7 +44,6 @@ class Worker:
             LsanError: when they cannot be used.
         """
         log_to_standard_error()
-        gc.freeze()  # what is there by now stays, and need not be looked through again and again
         folder = settings.folder
         self._settings, self._listener = settings, listener
         self._watch = Watch(settings.file, keep=None if folder is None else folder / "latest.lsan")
@@ -67,6 +66,8 @@ class Worker:
         )  # fmt: skip
         self._service.under_way = self._server.server_state.tasks.__len__
         self._stopping: asyncio.Task[None] | None = None
+        gc.collect()
+        gc.freeze()  # what is there by now stays, and need not be looked through again and again
 
     @property
     def version(self) -> str:
@@ -137,9 +138,10 @@ class Worker:
         look = functools.partial(self._watch.check, again=again)
         try:
             model = await asyncio.get_running_loop().run_in_executor(service.threads, look)
-        except LsanError as error:
+        except Exception as error:  # whatever a file did, the model that is being served goes on
+            reason = str(error) if isinstance(error, LsanError) else type(error).__name__
             service.metrics.refused.inc()
-            log("model refused", level=logging.ERROR, reason=str(error), serving=service.model.version)
+            log("model refused", level=logging.ERROR, reason=reason, serving=service.model.version)
         else:
             if model is not None:
                 before, service.model = service.model.version, model

@@ -14,8 +14,8 @@ from lsan.errors import LsanError
 from lsan.serving.logs import log, log_to_standard_error
 from lsan.serving.settings import Settings
 
-#: Seconds before a worker that died is started again.
-_PAUSE = 0.2
+#: Seconds before a worker that died is started again: after it was ready, and where it died before.
+_PAUSE, _LONGER_PAUSE = 0.2, 2.0
 
 _spawn = multiprocessing.get_context("spawn")
 
@@ -86,9 +86,14 @@ class Supervisor:
     def _gone(self, worker: int) -> None:
         process = self._processes.pop(worker)
         process.join()
-        if not self._stopping:
+        if not (self._stopping or self._begun):
+            self._failure = f"a worker died before it was ready, with exit code {process.exitcode}"
+            self._stop()
+        elif not self._stopping:
             log("worker died", level=logging.ERROR, worker=worker, exit_code=process.exitcode)
-            asyncio.get_running_loop().call_later(_PAUSE, self._start, worker)
+            pause = _PAUSE if worker in self._ready else _LONGER_PAUSE
+            self._ready.discard(worker)
+            asyncio.get_running_loop().call_later(pause, self._start, worker)
         elif not self._processes:
             self._ended.set()
 
