@@ -203,6 +203,22 @@ def test_search(search_cases: Any, tmp_path: Path) -> None:
             assert all(titles[item["id"]] == (item["title"], item["category"]) for item in found)
 
 
+def test_search_finds_what_python_finds(shops: dict[str, Shop]) -> None:
+    chance = random.Random(3)
+    for shop in shops.values():
+        vocabulary = shop.python.vocabulary
+        texts = [vocabulary.title_of(item) for item in range(1, 40)] + [str(raw) for raw in list(vocabulary.ids)[:40]]
+        queries = ["", "TITLE", "ti 3", "sku", "é", "🙂"]
+        for text in chance.sample(texts, 40):
+            begin = chance.randrange(len(text))
+            queries.append(chance.choice((str.upper, str.lower, str.strip))(text[begin : begin + chance.randint(1, 9)]))
+        answers = ask([[str(shop.path), "search", query, {"k": 15}] for query in queries])
+        for query, found in zip(queries, answers, strict=True):
+            expected = shop.python.search(query, 15)
+            assert [item["id"] for item in found] == [id_in_javascript(item.id) for item in expected], query
+            assert [item["title"] for item in found] == [item.title for item in expected]
+
+
 def test_wrong_use_says_what_is_wrong(shops: dict[str, Shop]) -> None:
     path = str(shops["timed"].path)
     cases: list[tuple[list[Any], str]] = [
