@@ -10,6 +10,8 @@ import pytest
 from served import await_that, serving, workers_of
 
 from lsan.cli import main
+from lsan.errors import ConfigError
+from lsan.serving.keys import Keys
 from lsan.serving.listen import listen
 
 
@@ -42,25 +44,26 @@ def test_listeners_share_a_port() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_files(bundles: list[Path], tmp_path: Path, workers: int) -> None:
-    """In processes of their own: a service changes what its process logs."""
-    bad, keys = tmp_path / "bad.lsan", tmp_path / "keys"
+def test_a_file_that_cannot_be_used(bundles: list[Path], tmp_path: Path, workers: int) -> None:
+    """In a process of its own: a service changes what its process logs."""
+    bad = tmp_path / "bad.lsan"
     bad.write_bytes(bundles[0].read_bytes()[:-1])
-    keys.write_text("\n")
-    for arguments, told in (
-        ([tmp_path / "none.lsan"], "none.lsan: cannot be read (No such file or directory)"),
-        ([bad], "bad.lsan: "),
-        ([bundles[0], "--api-key-file", keys], "no API key in it"),
-        ([bundles[0], "--api-key-file", tmp_path / "none"], "the API keys cannot be read"),
-    ):
-        options = [*map(str, arguments), "--port", "0", "--workers", str(workers)]
-        command = [sys.executable, "-m", "lsan", "serve", *options]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.splitlines()[-1].startswith("lsan: error: ")
-        assert told in done.stderr
-        if workers == 2:
-            break
+    command = [sys.executable, "-m", "lsan", "serve", str(bad), "--port", "0", "--workers", str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith(f"lsan: error: {bad}: ")
+
+
+def test_keys_that_cannot_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    with pytest.raises(ConfigError, match="keys cannot be read"):
+        Keys.read(file)
+    file.write_text(" \n\n")
+    with pytest.raises(ConfigError, match="no API key in it"):
+        Keys.read(file)
+    file.write_text("0123456789abcdef\n\n0123456789abcde\n")
+    with pytest.raises(ConfigError, match="line 3: an API key of fewer than 16"):
+        Keys.read(file)
 
 
 def test_a_worker_that_dies_before_it_is_ready(bundles: list[Path]) -> None:
