@@ -22,9 +22,9 @@ from lsan.data.catalogue import Catalogue
 from lsan.errors import BundleError, ConfigError
 from lsan.experiment import evaluate, load_for_evaluation
 from lsan.export.bundle import bundle_bytes, make_bundle
-from lsan.export.export import export_bundle
+from lsan.export.export import export_bundle, items_path
 from lsan.export.onnx import OnnxModel, make_onnx
-from lsan.export.onnx_export import export_onnx, items_path
+from lsan.export.onnx_export import export_onnx
 from lsan.export.onnx_session import session_of
 from lsan.export.onnx_settings import MOST_ITEMS, PRECISIONS
 from lsan.models.quantisation import pack_bits

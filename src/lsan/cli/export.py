@@ -10,9 +10,11 @@ from lsan.cli.inspect import parts_table
 from lsan.cli.terminal import console, plain_table, ranking_progress
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError, MissingExtraError
-from lsan.export.export import Exported, export_bundle
+from lsan.export.export import Exported, export_bundle, items_path
 from lsan.export.onnx_settings import ANSWERS, PRECISIONS
 from lsan.export.program import Arithmetic
+from lsan.export.static_engines import STATIC_ENGINES
+from lsan.export.static_export import export_static
 from lsan.export.verify import HISTORIES
 
 
@@ -23,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder that `lsan train` or `lsan compress` wrote; for --to onnx also a file that `lsan export` wrote",
     )  # fmt: skip
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file, such as model.lsan")
-    parser.add_argument("--to", choices=["bundle", "onnx"], default="bundle", help="default: bundle")
+    parser.add_argument(
+        "--to", choices=["bundle", "onnx", "executorch", "litert"], default="bundle", help="default: bundle"
+    )
     parser.add_argument(
         "--arithmetic", choices=get_args(Arithmetic),
         help="of a bundle; int8 rounds what goes into the encoder's matrices to 8 bits too: faster, nearly as accurate "
@@ -42,16 +46,19 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         LsanError: when the run cannot be used, or the file does not answer as the model does; then nothing is written.
     """
+    if args.to != "bundle" and args.arithmetic is not None:
+        raise ConfigError("--arithmetic goes with a bundle; an ONNX model has --precision")
     if args.to == "onnx":
-        if args.arithmetic is not None:
-            raise ConfigError("--arithmetic is of a bundle; --precision is of an ONNX model")
         _to_onnx(args)
         return
-    if args.source.is_file():
-        raise ConfigError(f"{args.source} is a file, and a bundle is made of a run's folder; --to onnx takes a file")
     for flag in ("onnx_output", "precision"):
         if getattr(args, flag) is not None:
             raise ConfigError(f"--{flag.replace('_', '-')} goes with --to onnx")
+    if args.to in STATIC_ENGINES:
+        _to_static_engine(args)
+        return
+    if args.source.is_file():
+        raise ConfigError(f"{args.source} is a file, and a bundle is made of a run's folder; --to onnx takes a file")
     with ranking_progress() as progress:
         exported = export_bundle(
             args.source, args.out, arithmetic=args.arithmetic or "float32", dataset=_dataset(args), progress=progress
@@ -67,7 +74,7 @@ def _to_onnx(args: argparse.Namespace) -> None:
     except ImportError as error:
         advice = 'pip install "lsan[onnx]"'
         raise MissingExtraError(f"--to onnx needs packages that are not installed: {advice}") from error
-    from lsan.export.onnx_export import export_onnx, items_path
+    from lsan.export.onnx_export import export_onnx
 
     with ranking_progress() as progress:
         exported = export_onnx(
@@ -76,6 +83,13 @@ def _to_onnx(args: argparse.Namespace) -> None:
         )  # fmt: skip
     answer = "products with the item tables out" if args.onnx_output == "tables" else "ten titles out"
     show(console(), exported, whole_name="both files", answer=answer)
+    console().print(f"written {args.out} and {items_path(args.out)}")
+
+
+def _to_static_engine(args: argparse.Namespace) -> None:
+    with ranking_progress() as progress:
+        exported = export_static(args.source, args.out, engine=args.to, dataset=_dataset(args), progress=progress)
+    show(console(), exported, whole_name="both files")
     console().print(f"written {args.out} and {items_path(args.out)}")
 
 

@@ -97,3 +97,8 @@ def load_with_cases(folder: Path, dataset: Dataset | None) -> tuple[Run, tuple[D
             raise
         return load_run(folder, device=torch.device("cpu")), None
     return run, (found, split) if len(split.test) else None
+
+
+def items_path(out: Path) -> Path:
+    """The file of the items beside a model of another engine: `model.items.jsonl` beside `model.onnx`."""
+    return out.with_suffix(".items.jsonl")

@@ -12,7 +12,7 @@ from lsan.answers import RawId
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
 from lsan.export.bundle import make_bundle
-from lsan.export.export import Exported, load_with_cases
+from lsan.export.export import Exported, items_path, load_with_cases
 from lsan.export.onnx import OnnxModel, make_onnx
 from lsan.export.onnx_session import OnnxScorer, session_of, verify_model
 from lsan.export.onnx_settings import TOLERANCES, Answer, Precision
@@ -21,11 +21,6 @@ from lsan.files import write_atomically
 from lsan.runtime.engine import make_engine
 from lsan.runtime.file import PARTS, VOCABULARY, BundleFile, parse_bundle, read_bytes
 from lsan.runtime.vocabulary import Vocabulary
-
-
-def items_path(out: Path) -> Path:
-    """The file of the items beside a model: `model.items.jsonl` beside `model.onnx`."""
-    return out.with_suffix(".items.jsonl")
 
 
 def export_onnx(
