@@ -4,7 +4,7 @@ import asyncio
 import re
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from lsan.serving.problems import MEDIA_TYPE, ProblemError, overloaded
 
@@ -12,7 +12,7 @@ from lsan.serving.problems import MEDIA_TYPE, ProblemError, overloaded
 _HEAD = 2**15
 
 #: Most requests that wait on one connection for the answer to the one before; the next one ends the connection.
-_PIPELINED = 100
+_PIPELINED = 16
 
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
@@ -32,6 +32,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._awaited_since = self.loop.time()
         self._stuck_since: float | None = None
+        self._answered: RequestResponseCycle | None = None  # the one whose answer is being made
 
     def check(self) -> None:
         """End it where the client had its time. To be called now and then."""
@@ -52,6 +53,12 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > _CONNECTIONS:
             self._refuse(overloaded(f"more than {_CONNECTIONS} connections are open"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is being answered, too: Uvicorn tells the latest of several."""
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
@@ -82,6 +89,10 @@ class Connection(HttpToolsProtocol):
         """It is there as a whole."""
         self._in_request = False
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Go on reading when nothing waits for an answer any more, so that memory does not fill with requests."""
