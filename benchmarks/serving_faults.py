@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -132,8 +132,12 @@ class Service:
 
     def workers(self) -> list[int]:
         """Process ids of the workers."""
-        names = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(name) for name in names if "spawn_main" in Path(f"/proc/{name}/cmdline").read_text()]
+        found = []
+        for name in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            with suppress(OSError):  # it has ended meanwhile
+                if "spawn_main" in Path(f"/proc/{name}/cmdline").read_text():
+                    found.append(int(name))
+        return found
 
     def answered(self) -> int:
         """Recommendations that the service has answered with 200 since it was started, by its log."""

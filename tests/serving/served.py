@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,12 @@ def await_that(holds: Callable[[], bool], seconds: float = 30) -> None:
 
 def workers_of(process: int) -> list[int]:
     """Process ids of a service's workers."""
-    names = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [int(name) for name in names if "spawn_main" in Path(f"/proc/{name}/cmdline").read_text()]
+    found = []
+    for name in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        with suppress(OSError):  # it has ended meanwhile
+            if "spawn_main" in Path(f"/proc/{name}/cmdline").read_text():
+                found.append(int(name))
+    return found
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from lsan.answers import RawId
 from lsan.data.dataset import Dataset
 from lsan.errors import BundleError, ConfigError
-from lsan.export.bundle import TOLERANCE
+from lsan.export.bundle import TOLERANCES
 from lsan.export.export import Exported, items_path, load_with_cases
 from lsan.export.onnx_settings import MOST_ITEMS
 from lsan.export.program import program_of
@@ -27,6 +27,8 @@ from lsan.runtime.file import VOCABULARY, Array
 
 #: Made-up histories on which network and file are compared.
 _MADE_UP = 24
+
+_TOLERANCE = TOLERANCES["float32"]
 
 
 def export_static(
@@ -65,7 +67,7 @@ def export_static(
     difference = _verify(run, scorer, network)
     agreement = report = latency = None
     if cases is not None:
-        agreement = compare_histories(run, scorer, *cases)
+        agreement = compare_histories(run, scorer, *cases, tolerance=_TOLERANCE)
         report = evaluate_file(run, scorer, *cases, progress or (lambda done, total: None))
         latency = microseconds(_recommend(run, scorer), run, *cases)
     items = _item_lines(run)
@@ -117,9 +119,9 @@ def _verify(run: Run, scorer: StaticScorer, network: StaticNetwork) -> float:
         expected = run.network.scores(histories)
         off = (scorer.scores(histories) - expected).abs().amax(1) / expected.abs().amax(1).clamp(min=1e-30)
     worst = float(off.nan_to_num(torch.inf).max())
-    if worst > TOLERANCE:
+    if worst > _TOLERANCE:
         raise BundleError(
-            f"scores after a made-up history are off by {worst:.2e} of the largest, allowed are {TOLERANCE}; this is a "
+            f"scores after a made-up history are off by {worst:.2e} of the largest, allowed are {_TOLERANCE}; this is a "
             "bug in lsan, or in this version of the engine; please report it"
         )
     return worst
