@@ -121,8 +121,8 @@ def _verify(run: Run, scorer: StaticScorer, network: StaticNetwork) -> float:
     worst = float(off.nan_to_num(torch.inf).max())
     if worst > _TOLERANCE:
         raise BundleError(
-            f"scores after a made-up history are off by {worst:.2e} of the largest, allowed are {_TOLERANCE}; this is a "
-            "bug in lsan, or in this version of the engine; please report it"
+            f"scores after a made-up history are off by {worst:.2e} of the largest, allowed are {_TOLERANCE}; this is "
+            "a bug in lsan, or in this version of the engine; please report it"
         )
     return worst
 
