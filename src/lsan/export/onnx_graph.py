@@ -27,9 +27,7 @@ class Weight:
     values: Array
     """Floats, or whole numbers of 8 bits."""
     scales: FloatArray | None = None
-    """What whole numbers are multiplied with: one number for each index of `axis`, or one in all."""
-    axis: int = 0
-    """The axis of the scales: 0 but in a matrix that was turned round."""
+    """What whole numbers are multiplied with: one number for each index of the first axis, or one in all."""
 
     @property
     def per_row(self) -> bool:
@@ -44,10 +42,6 @@ class Weight:
         """These indices of the first axis."""
         scales = self.scales[rows] if self.scales is not None and self.per_row else self.scales
         return replace(self, name=name, values=self.values[rows], scales=scales)
-
-    def turned(self) -> "Weight":
-        """A matrix the other way round."""
-        return replace(self, name=f"{self.name}'", values=self.values.T, axis=1)
 
 
 def read_weight(file: BundleFile, name: str, dimensions: int, precision: Precision) -> Weight:
@@ -116,16 +110,17 @@ class Graph:
             if weight.scales is not None:
                 scales = weight.scales if weight.per_row else weight.scales[0]
                 given = self.stored(f"{weight.name}.scale", np.asarray(scales, dtype=np.float32))
-                stored = self.node("DequantizeLinear", stored, given, axis=weight.axis)
+                stored = self.node("DequantizeLinear", stored, given, axis=0)
+                # A sum of one term keeps onnxruntime from moving the decoding. Before a product of matrices it would
+                # take it to mean that the other side may be rounded to 8 bits too, and be off by half a percent.
+                stored = self.node("Sum", stored)
             elif weight.values.dtype != np.float32:
                 stored = self.node("Cast", stored, to=TensorProto.FLOAT)
             self._decoded[weight.name] = stored
         return self._decoded[weight.name]
 
     def transposed(self, weight: Weight) -> str:
-        """A matrix the other way round, for the right-hand side of MatMul. There has to be a node in between:
-        onnxruntime takes MatMul of what comes from DequantizeLinear to mean that inputs may be rounded to 8 bits too,
-        and is then off by half a percent."""
+        """A matrix the other way round."""
         return self.node("Transpose", self.floats(weight), perm=[1, 0])
 
     def gather(self, weight: Weight, rows: str) -> str:

@@ -316,9 +316,8 @@ class ProgramWriter:
         begin, end = (0, whole) if entry["transposed"] else (entry["begin"], entry["end"])
         if (begin, end) != (0, whole):
             weight = weight.rows(begin, end)
-        if entry["transposed"]:
-            weight = weight.turned()
-        y = graph.node("MatMul", read[0].name, graph.transposed(weight))
+        matrix = graph.floats(weight) if entry["transposed"] else graph.transposed(weight)
+        y = graph.node("MatMul", read[0].name, matrix)
         if entry["bias"] is not None:
             bias = self._weight(entry["bias"], 1)
             y = graph.node("Add", y, graph.floats(bias if (begin, end) == (0, whole) else bias.rows(begin, end)))

@@ -61,9 +61,10 @@ def _to_executorch(network: StaticNetwork) -> bytes:
 
 
 def _load_executorch(content: bytes) -> Scores:
+    from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime
 
-    # it keeps the file, but not what it needs to be kept alive
+    portable_lib._unsafe_reset_threadpool(1)  # there is no other way to ask for one thread
     with tempfile.TemporaryDirectory(prefix="lsan-executorch-") as folder:
         path = Path(folder) / "model.pte"
         path.write_bytes(content)
@@ -71,7 +72,7 @@ def _load_executorch(content: bytes) -> Scores:
         method = program.load_method("forward")
 
     def scores(inputs: list[Array]) -> FloatArray:
-        assert program is not None
+        assert program is not None  # the method needs it to be there still
         found: Tensor = method.execute([torch.from_numpy(one) for one in inputs])[0]
         return found[0].numpy().copy()
 
