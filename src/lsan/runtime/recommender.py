@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ from lsan.errors import BundleError, ConfigError
 from lsan.runtime.engine import Best, Engine, Mask, make_engine
 from lsan.runtime.file import BundleFile, FloatArray, IntArray, parse_bundle, read_bytes
 from lsan.runtime.numpy_engine import ItemTable
-from lsan.runtime.search import ItemSearch
 from lsan.runtime.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from lsan.runtime.search import ItemSearch
 
 #: Histories that the engine takes at a time.
 _PIECE = 2048
@@ -367,7 +370,9 @@ class Recommender:
         return units
 
     @cached_property
-    def _search(self) -> ItemSearch:
+    def _search(self) -> "ItemSearch":
+        from lsan.runtime.search import ItemSearch  # most never search, and importing takes time
+
         return ItemSearch(self.vocabulary, self.file.popularity(), self._offered)
 
 
