@@ -1,6 +1,6 @@
 """Load on `lsan serve` on loopback, beside a handler that does nothing and beside FastAPI with SASRec in PyTorch.
 
-    python benchmarks/serving.py FILE [--seconds 20] [--connections 1 16 64] [--workers 2] [--long 300]
+    python benchmarks/serving.py FILE [--seconds 20] [--connections 1 2 4 16 64] [--workers 2] [--long 300]
 
 Needs wrk, which shares the machine's cores with the services. All three run as many workers and write no access log.
 Each request is another history of ids drawn at random from FILE: "short" histories are 5 events and more, 9 on
@@ -24,7 +24,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import mean
 from threading import Thread
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("file", type=Path, help="a bundle")
     parser.add_argument("--seconds", type=int, default=20, help="of each measurement")
-    parser.add_argument("--connections", nargs="+", type=int, default=[1, 16, 64])
+    parser.add_argument("--connections", nargs="+", type=int, default=[1, 2, 4, 16, 64])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--long", type=int, default=300, help="seconds of the steady load; 0: none")
     arguments = parser.parse_args()
@@ -181,20 +181,24 @@ def steady(place: tuple[str, int], questions: Path, seconds: int) -> dict[str, A
 
 def memory(process: int) -> int:
     """Resident bytes of all workers of a service."""
-    pages = sum(int((worker / "statm").read_text().split()[1]) for worker in workers(process))
+    pages = sum(int(Path(f"/proc/{worker}/statm").read_text().split()[1]) for worker in workers(process))
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def processor(process: int) -> float:
     """Seconds of the processor that they have taken."""
-    ticks = sum(sum(map(int, (worker / "stat").read_text().split()[13:15])) for worker in workers(process))
+    ticks = sum(sum(map(int, Path(f"/proc/{worker}/stat").read_text().split()[13:15])) for worker in workers(process))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def workers(process: int) -> list[Path]:
-    """Where /proc tells of a service's workers."""
-    children = [Path("/proc") / name for name in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    return [child for child in children if "spawn_main" in (child / "cmdline").read_text()]
+def workers(process: int) -> list[int]:
+    """Process ids of a service's workers."""
+    found = []
+    for name in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        with suppress(OSError):  # it has ended meanwhile
+            if "spawn_main" in Path(f"/proc/{name}/cmdline").read_text():
+                found.append(int(name))
+    return found
 
 
 if __name__ == "__main__":

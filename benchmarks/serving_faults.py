@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -38,6 +38,7 @@ from lsan.files import write_atomically
 from lsan.runtime import Recommender
 from lsan.serving.model import version_of
 from provenance import ROOT, provenance
+from serving import workers
 
 OUT = ROOT / "benchmarks" / "results" / "serving-faults.json"
 CLIENTS, HISTORIES, K = 8, 200, 10
@@ -129,15 +130,6 @@ class Service:
         assert self.process.wait(60) == 0, self.log.read_text()[-2000:]
         assert self.process.stdout is not None
         self.process.stdout.close()
-
-    def workers(self) -> list[int]:
-        """Process ids of the workers."""
-        found = []
-        for name in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            with suppress(OSError):  # it has ended meanwhile
-                if "spawn_main" in Path(f"/proc/{name}/cmdline").read_text():
-                    found.append(int(name))
-        return found
 
     def answered(self) -> int:
         """Recommendations that the service has answered with 200 since it was started, by its log."""
@@ -260,10 +252,10 @@ def kills(service: Service, count: int) -> dict[str, Any]:
     chance = random.Random(0)
     with Load(service) as load:
         for _ in range(count):
-            alive = service.workers()
+            alive = workers(service.process.pid)
             victim = chance.choice(alive)
             os.kill(victim, signal.SIGKILL)
-            while victim in (now := service.workers()) or len(now) < len(alive):
+            while victim in (now := workers(service.process.pid)) or len(now) < len(alive):
                 time.sleep(0.02)
             time.sleep(chance.uniform(0, 2))  # it is killed while it begins, too
     return {"kills": count, "clients saw": expect(load, "connection ended", "truncated")}

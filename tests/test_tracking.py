@@ -208,7 +208,7 @@ def test_a_store_that_cannot_be_used_stops_a_training_before_it_starts(
         resume_run(folder, None, device=CPU, observer=observer)
 
 
-@pytest.mark.parametrize(("name", "module"), [("mlflow", "mlflow"), ("tensorboard", "torch.utils.tensorboard")])
+@pytest.mark.parametrize(("name", "module"), [("mlflow", "mlflow"), ("tensorboard", "tensorboard")])
 def test_a_missing_package_is_named_before_anything_is_written(
     name: str, module: str, small_shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from lsan.config import recipe_to
-from lsan.errors import ConfigError, DataError, MissingExtraError
+from lsan.errors import ConfigError, DataError
 from lsan.experiment import Observer
+from lsan.extras import require_extra
 from lsan.files import write_atomically
 from lsan.runs import METRICS, RunHeader
 
@@ -107,21 +108,16 @@ def _parameters(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _missing(name: str) -> MissingExtraError:
-    return MissingExtraError(f'--track {name} needs packages that are not installed: pip install "lsan[{name}]"')
-
-
 class TensorBoard:
     """Event files in RUN/tensorboard: scalars by epoch, the recipe as text and for the HPARAMS page."""
 
     trace: ClassVar[str] = "tensorboard"
 
     def __init__(self) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-            from torch.utils.tensorboard.summary import hparams
-        except ImportError as error:
-            raise _missing("tensorboard") from error
+        require_extra("tensorboard", "tensorboard", needed_by="--track tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
+
         self._make_writer: Any = SummaryWriter
         self._make_hparams: Any = hparams
         self._writer: Any = None
@@ -166,12 +162,10 @@ class MLflow:
     trace: ClassVar[str] = "mlflow.json"
 
     def __init__(self) -> None:
-        try:
-            import alembic  # noqa: F401  both are MLflow's for its default store, and not among mlflow-skinny's own
-            import sqlalchemy  # noqa: F401
-            from mlflow import MlflowClient
-        except ImportError as error:
-            raise _missing("mlflow") from error
+        # the last two are MLflow's for its default store, and not among mlflow-skinny's own
+        require_extra("mlflow", "mlflow", "alembic", "sqlalchemy", needed_by="--track mlflow")
+        from mlflow import MlflowClient
+
         self._make_client = MlflowClient
         self._run: str | None = None
 

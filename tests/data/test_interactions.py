@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime
@@ -141,8 +142,8 @@ def test_frames_that_cannot_be_used_are_refused(monkeypatch: pytest.MonkeyPatch)
             prepare(pd.DataFrame({"user": pd.Series(users), "item": [1, 2]}))
     with pytest.raises(DataError, match="expected a path or a Polars or pandas data frame, got list"):
         prepare([1, 2])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'lsan\[pandas\]'"):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "lsan\[pandas\]"'):
         prepare(pd.DataFrame({"user": [1], "item": [1]}))
 
 

@@ -9,13 +9,14 @@ from rich.console import Console
 from lsan.cli.inspect import parts_table
 from lsan.cli.terminal import console, plain_table, ranking_progress
 from lsan.data.dataset import Dataset
-from lsan.errors import ConfigError, MissingExtraError
+from lsan.errors import ConfigError
 from lsan.export.export import Exported, export_bundle, items_path
 from lsan.export.onnx_settings import ANSWERS, PRECISIONS
 from lsan.export.program import Arithmetic
 from lsan.export.static_engines import STATIC_ENGINES
 from lsan.export.static_export import export_static
 from lsan.export.verify import HISTORIES
+from lsan.extras import require_extra
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,12 +69,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _to_onnx(args: argparse.Namespace) -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        advice = 'pip install "lsan[onnx]"'
-        raise MissingExtraError(f"--to onnx needs packages that are not installed: {advice}") from error
+    require_extra("onnx", "onnx", "onnxruntime", needed_by="--to onnx")
     from lsan.export.onnx_export import export_onnx
 
     with ranking_progress() as progress:

@@ -4,10 +4,10 @@ import argparse
 import ipaddress
 import signal
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
-from lsan.errors import ConfigError, MissingExtraError
+from lsan.errors import ConfigError
+from lsan.extras import require_extra
 from lsan.serving.listen import listen
 from lsan.serving.settings import Settings
 from lsan.serving.supervisor import Supervisor
@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> None:
             raise ConfigError(f"--{name} {getattr(args, flag)}: expected a whole number of {least} to {most}")
     if not 0 < args.patience <= 3600:
         raise ConfigError(f"--patience {args.patience}: expected seconds, at most 3600")
-    if any(find_spec(name) is None for name in _PACKAGES):
-        raise MissingExtraError('lsan serve needs packages that are not installed: pip install "lsan[serve]"')
+    require_extra("serve", *_PACKAGES, needed_by="lsan serve")
     listeners = listen(args.host, args.port, args.workers)
     with tempfile.TemporaryDirectory(prefix="lsan-serve-") as folder:
         settings = Settings(

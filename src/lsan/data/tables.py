@@ -1,6 +1,5 @@
 """Opening a log or an item file: what it is shows in its first bytes, not in its name."""
 
-import importlib.util
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from lsan.data.delimited import DelimitedTable
 from lsan.data.json_lines import JsonTable
 from lsan.data.rows import Rows, Table
 from lsan.data.streams import TextBlocks, all_bytes, first_bytes, is_gzipped, reading
-from lsan.errors import DataError, MissingExtraError
+from lsan.errors import DataError
+from lsan.extras import require_extra
 
 _PARQUET = b"PAR1"
 #: Rows of a Parquet file or a frame that are handed on at a time.
@@ -162,8 +162,7 @@ def _as_polars(source: object) -> pl.LazyFrame:
 
 
 def _from_pandas(frame: Any) -> pl.LazyFrame:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise MissingExtraError("pandas frames need pyarrow: pip install 'lsan[pandas]'")
+    require_extra("pandas", "pyarrow", needed_by="a pandas frame")
     names = [str(name) for name in frame.columns]
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)

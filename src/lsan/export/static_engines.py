@@ -1,7 +1,6 @@
 """ExecuTorch and LiteRT: a `StaticNetwork` as the file of each, and that file in its runtime, one thread."""
 
 import contextlib
-import importlib
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsan.errors import ConfigError, MissingExtraError
+from lsan.errors import ConfigError
 from lsan.export.static import StaticNetwork
 from lsan.runtime.file import Array, FloatArray
 
@@ -34,15 +33,6 @@ class StaticEngine:
     """The file of a network."""
     load: Callable[[bytes], Scores]
     """A file, ready to score."""
-
-    def require(self, name: str) -> None:
-        """Raises `MissingExtraError` when a package is not installed."""
-        for module in self.packages:
-            try:
-                importlib.import_module(module)
-            except ImportError as error:
-                advice = f'pip install "lsan[{name}]"'
-                raise MissingExtraError(f"--to {name} needs packages that are not installed: {advice}") from error
 
     @property
     def version(self) -> str:
@@ -107,7 +97,7 @@ def _load_litert(content: bytes) -> Scores:
 
 STATIC_ENGINES: dict[StaticEngineName, StaticEngine] = {
     "executorch": StaticEngine(
-        packages={"executorch.exir": "executorch"}, convert=_to_executorch, load=_load_executorch
+        packages={"executorch": "executorch"}, convert=_to_executorch, load=_load_executorch
     ),
     "litert": StaticEngine(
         packages={"litert_torch": "litert-torch", "ai_edge_litert": "ai-edge-litert"},

@@ -20,6 +20,7 @@ from lsan.export.program import program_of
 from lsan.export.static import StaticNetwork
 from lsan.export.static_engines import STATIC_ENGINES, Scores, StaticEngineName
 from lsan.export.verify import compare_histories, evaluate_file, microseconds
+from lsan.extras import require_extra
 from lsan.files import write_atomically
 from lsan.models.histories import Histories
 from lsan.runs import Run
@@ -54,7 +55,7 @@ def export_static(
     if folder.is_file():
         raise ConfigError(f"{folder} is a file, and --to {engine} takes a run's folder")
     target = STATIC_ENGINES[engine]
-    target.require(engine)
+    require_extra(engine, *target.packages, needed_by=f"--to {engine}")
     run, cases = load_with_cases(folder, dataset)
     if len(run.catalogue) > MOST_ITEMS:
         raise ConfigError(

@@ -4,13 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 from lsan.answers import Recommendations
 from lsan.errors import BundleError
 from lsan.runtime import Recommender
-from lsan.runtime.file import read_bytes
 from lsan.runtime.verify import verify_vectors
 from lsan.runtime.vocabulary import Vocabulary
 from lsan.serving.pages import Page, make_pages
@@ -38,11 +36,6 @@ class Model:
         self.pages: Mapping[str, Page] = make_pages(content)
         """Files of the page by their paths."""
         self._piece = lru_cache(2**16)(partial(_piece, self.recommender.vocabulary))
-
-    @classmethod
-    def load(cls, path: Path) -> "Model":
-        """From a file. Raises `BundleError` as the class does."""
-        return cls(read_bytes(path), where=str(path))
 
     def answer(self, answer: Recommendations) -> bytes:
         """The JSON of `messages.Answer`."""

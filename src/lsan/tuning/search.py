@@ -22,8 +22,9 @@ import torch
 
 from lsan.config import Recipe, recipe_to
 from lsan.data.dataset import Dataset
-from lsan.errors import ConfigError, DivergenceError, MissingExtraError
+from lsan.errors import ConfigError, DivergenceError
 from lsan.experiment import Observer, dataset_facts, dataset_of, start_run
+from lsan.extras import require_extra
 from lsan.files import new_folder, refuse_existing, write_atomically
 from lsan.pictures import trials_picture
 from lsan.runs import CATALOGUE, CHECKPOINT, MODEL
@@ -62,7 +63,7 @@ def start_search(
         DataError: when the folder exists, or as `start_run`.
         MissingExtraError: when Optuna or tomli-w is not installed.
     """
-    _require_packages()
+    require_extra("tune", "optuna", "tomli_w", needed_by="lsan tune")
     refuse_existing(folder)
     search = Search(recipe=recipe, space=space, dataset=dataset_facts(dataset), trials=trials)
     with new_folder(folder) as temporary:
@@ -90,7 +91,7 @@ def resume_search(
         DataError: when the folder is not that of a search, or the dataset is not the one it began with.
         MissingExtraError: as `start_search`.
     """
-    _require_packages()
+    require_extra("tune", "optuna", "tomli_w", needed_by="lsan tune")
     search = Search.read(folder)
     if trials is not None:
         search = msgspec.structs.replace(search, trials=trials)
@@ -212,11 +213,3 @@ def _toml(recipe: Recipe, description: str) -> str:
     table = recipe_to(recipe)
     before = table["description"]
     return tomli_w.dumps(without_none(table | {"description": f"{before}; {description}" if before else description}))
-
-
-def _require_packages() -> None:
-    try:
-        import optuna  # noqa: F401
-        import tomli_w  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError('lsan tune needs packages that are not installed: pip install "lsan[tune]"') from error
