@@ -15,7 +15,8 @@ from onnx import TensorProto
 from lsan.export.onnx_graph import Graph, Weight, read_weight
 from lsan.export.onnx_settings import Precision
 from lsan.runtime.file import Array, BundleFile
-from lsan.runtime.numpy_engine import NumpyEngine, Rows
+from lsan.runtime.numpy_engine import NumpyEngine
+from lsan.runtime.numpy_program import Rows
 
 _SECOND, _HOUR, _DAY = 1_000, 3_600_000, 86_400_000  # milliseconds
 
@@ -144,7 +145,7 @@ class ProgramWriter:
     def hidden(self) -> str:
         """What the last operation gives. Shape [batch, columns]."""
         found: list[_Matrix] = []
-        for entry, (rows, columns) in zip(self._file.manifest["program"], self._engine.shapes, strict=True):
+        for entry, (rows, columns) in zip(self._file.manifest["program"], self._engine.program.shapes, strict=True):
             read = [found[number] for number in entry["in"]]
             name, batched = _KINDS[entry["op"]](self, entry, read)
             found.append(_Matrix(name=name, rows=rows, columns=columns, batched=batched))
@@ -253,7 +254,7 @@ class ProgramWriter:
         graph, zero = self._graph, self._graph.constant(0)
         times = self._events.times
         if index in ("category", "previous_category"):
-            category = self._engine.category_rows(np.arange(self._engine.items + 1))
+            category = self._engine.program.category_rows(np.arange(self._engine.items + 1))
             category = category.astype(np.min_scalar_type(int(category.max())))
             found = graph.cast(
                 graph.node("Gather", graph.stored("bundle.categories", category), self._events.items, axis=0)

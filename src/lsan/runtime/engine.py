@@ -1,7 +1,6 @@
 """Which engine runs a bundle: the native one, or NumPy where it was not built."""
 
 import importlib
-import logging
 from functools import cache
 from typing import Any, Protocol
 
@@ -10,7 +9,6 @@ import numpy.typing as npt
 
 from lsan.errors import BundleError
 from lsan.runtime.file import BundleFile, FloatArray, IntArray
-from lsan.runtime.numpy_engine import NumpyEngine
 
 Best = tuple[npt.NDArray[np.int32], FloatArray]
 Mask = npt.NDArray[np.uint8]
@@ -65,6 +63,8 @@ def make_engine(content: bytes, file: BundleFile, *, native: bool | None = None)
     if module is None:
         if native:
             raise BundleError("lsan was installed without its native engine; install it where there is a C compiler")
+        from lsan.runtime.numpy_engine import NumpyEngine  # most processes need one engine only
+
         return NumpyEngine(file)
     try:
         engine: Engine = module.Engine(content)
@@ -78,6 +78,8 @@ def _native_module() -> Any:
     try:
         engine = importlib.import_module("lsan.runtime._native.engine")
     except ImportError:
+        import logging
+
         logging.getLogger(__name__).warning(
             "lsan was installed without its native engine, so NumPy does the work, many times slower; "
             "install it again where there is a C compiler"

@@ -195,6 +195,12 @@ def parse_bundle(content: bytes, where: str) -> BundleFile:
         raise BundleError(f"{where}: {error}") from error
 
 
+def expect(holds: bool, message: str) -> None:
+    """Raises `BundleError` with the message unless it holds."""
+    if not holds:
+        raise BundleError(message)
+
+
 def whole(entries: Mapping[str, Any], name: str, least: int, most: int, where: str) -> int:
     """A whole number among the entries of a JSON object.
 

@@ -3,7 +3,6 @@
 import operator
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,10 +15,12 @@ from lsan.answers import RawId, Recommendations, Time, milliseconds, stamps_of
 from lsan.errors import BundleError, ConfigError
 from lsan.runtime.engine import Best, Engine, Mask, make_engine
 from lsan.runtime.file import BundleFile, FloatArray, IntArray, parse_bundle, read_bytes
-from lsan.runtime.numpy_engine import ItemTable
+from lsan.runtime.item_table import ItemTable
 from lsan.runtime.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from lsan.runtime.search import ItemSearch
 
 #: Histories that the engine takes at a time.
@@ -154,6 +155,8 @@ class Recommender:
         threads: int | None = None,
     ) -> list[Recommendations]:
         """`recommend` for many histories, on all cores unless `threads` says how many."""
+        from concurrent.futures import ThreadPoolExecutor  # not loaded for single recommendations: 10 ms
+
         if times is not None and len(times) != len(histories):
             raise ConfigError(f"times for {len(times)} histories, but {len(histories)} histories")
         exclude, threads, k = self._excludes(exclude_seen), threads or cores(), min(k, self.engine.items)
