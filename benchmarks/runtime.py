@@ -17,7 +17,8 @@ topk    the ten best of 10^4 to 10^7 items, 4 codes of 256 rows, width 64. skewe
         clusters of very different sizes, questions are items' vectors; uniform: all codes and rows at random. Peers
         multiply the vectors that the codes stand for (onnxruntime: MatMul and TopK; NumPy: product and argpartition;
         FAISS: IndexFlatIP). Every answer is compared with the product's.
-many    recommend_many for 100,000 users on all cores, and on one; RecTools' `recommend` for the same number of users.
+many    recommend_many for 100,000 users on all cores, and on one: users of the dataset over and over; RecTools'
+        `recommend` for all users of the dataset, reading as many events as the bundle's model.
 start   import, load and first recommendation in a fresh process: seconds and peak memory.
 
 Writes benchmarks/results/runtime.json; parts that are not run keep what the file has.
@@ -137,7 +138,7 @@ def one(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     if "onnxruntime" in arguments.peers:
         found["onnxruntime"] = own_model(path, recommender, histories, arguments)
     if "rectools" in arguments.peers:
-        found["rectools"] = rectools(name, arguments, arguments.queries)
+        found["rectools"] = rectools(name, arguments, arguments.queries, HISTORY)
     if "replay" in arguments.peers:
         with tempfile.TemporaryDirectory(prefix="lsan-benchmark-") as folder:
             file = Path(folder) / "histories.json"
@@ -206,7 +207,7 @@ def many(name: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]
         "lsan, one thread": {"users a second": users_a_second(1), "users": USERS},
     }
     if "rectools" in arguments.peers and "," not in name:
-        found["rectools"] = rectools(name, arguments, 0)
+        found["rectools"] = rectools(name, arguments, 0, recommender.engine.history)
     return found
 
 
@@ -331,8 +332,9 @@ def bandwidth() -> float:
     return array.nbytes / min(seconds)
 
 
-def rectools(name: str, arguments: argparse.Namespace, queries: int) -> dict[str, Any]:
-    """RecTools on the same log: one by one where there are queries, else all users at once, on all cores."""
+def rectools(name: str, arguments: argparse.Namespace, queries: int, history: int) -> dict[str, Any]:
+    """RecTools on the same log, reading `history` events: one by one where there are queries, else all users at once,
+    on all cores."""
     dataset = dataset_of(name)
     frame = pl.DataFrame(
         {
@@ -345,7 +347,13 @@ def rectools(name: str, arguments: argparse.Namespace, queries: int) -> dict[str
     with tempfile.TemporaryDirectory(prefix="lsan-benchmark-") as folder:
         frame.write_csv(f"{folder}/log.csv")
         return peer(
-            "rectools_recommend.py", "rectools", arguments, data=f"{folder}/log.csv", queries=queries, threads=threads
+            "rectools_recommend.py",
+            "rectools",
+            arguments,
+            data=f"{folder}/log.csv",
+            queries=queries,
+            history=history,
+            threads=threads,
         )
 
 

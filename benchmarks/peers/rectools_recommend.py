@@ -1,4 +1,4 @@
-"""Times RecTools' `recommend` of a SASRecModel (width 64, 2 blocks, history 50); runtime.py starts it.
+"""Times RecTools' `recommend` of a SASRecModel (width 64, 2 blocks); runtime.py starts it.
 
 --data is a CSV of user, item, datetime. The model is trained for one step only, since its weights do not change its
 speed. With --queries it recommends for that many users one by one, else for all users at once.
@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--queries", type=int, required=True)
+    parser.add_argument("--history", type=int, required=True, help="events that the model reads")
     parser.add_argument("--threads", type=int, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -35,7 +36,7 @@ def main() -> None:
     events = events.rename(columns={"user": Columns.User, "item": Columns.Item})
     dataset = Dataset.construct(events.drop(columns="time"))
     model = SASRecModel(
-        n_factors=64, n_blocks=2, n_heads=2, session_max_len=50, loss="softmax", batch_size=128,
+        n_factors=64, n_blocks=2, n_heads=2, session_max_len=arguments.history, loss="softmax", batch_size=128,
         get_trainer_func=lambda: Trainer(
             max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False,
