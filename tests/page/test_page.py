@@ -368,12 +368,12 @@ def test_a_half_copied_version_does_not_replace_a_whole_one(page: Page, folder: 
     kept(page)
     files = site_files((folder / PLACE / "model.lsan").read_bytes(), title="The second")
     replace(folder / PLACE, {"sw.js": files["sw.js"]})  # and none of the others
-    server.paths.clear()
-    page.reload()
     workers = "navigator.serviceWorker.getRegistration().then(r => [r.installing, r.waiting].filter(Boolean).length)"
-    until(page, lambda: f"/{PLACE}style.css" in server.paths and page.evaluate(workers) == 0)
-    page.reload()
-    assert page.title() == "What comes next"
+    for _ in range(2):
+        server.paths.clear()
+        page.reload()
+        assert page.title() == "What comes next"
+        until(page, lambda: f"/{PLACE}style.css" in server.paths and page.evaluate(workers) == 0)
     replace(folder / PLACE, files)
     page.reload()
     expect(page.get_by_text("A newer version is here")).to_be_visible()
