@@ -49,9 +49,9 @@ imports: environment ## layers: the import contracts
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: unit
-unit: environment ## tests: pytest
+unit: environment ## tests: pytest, on all cores but at most four
 	@echo '== pytest'
-	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_OPTIONS)
 
 .PHONY: wheel
 wheel: environment ## a wheel with the native engine, in dist/

@@ -233,6 +233,8 @@ struct lsan_kernels {
     void (*product)(const packed *b, const float *x, float *y);
     /* scores of the rows of `count` blocks from `first` on, without bias; `z` has zeros up to `padded` */
     void (*dots)(const matrix *m, uint32_t first, uint32_t count, const float *z, float *out);
+    /* the smallest and the largest of x[0..n-1]; false where one of them is not finite */
+    bool (*range)(const float *x, uint32_t n, float *low, float *top);
     /* lut[j] = min(255, floor((top - x[j]) * factor)) */
     void (*deficits)(const float *x, uint32_t n, float top, float factor, uint8_t *lut);
     /* Bit i of pass[b]: the sum of `start` and of the bounds of planes from..to-1 is at most `limit`, for `count` <=

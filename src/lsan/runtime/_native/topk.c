@@ -15,8 +15,10 @@ typedef struct {
     float seed; /* the k-th best score is no less */
     /* bounds: an item's deficit is how much it is below the sum of the largest parts, in steps */
     uint32_t planes;
+    const float *parts[MAX_TABLES + 1];
     uint16_t rows[MAX_TABLES + 1];
-    double total, margin, factor;
+    float tops[MAX_TABLES + 1];
+    double total, bottom, margin, factor; /* total, bottom: sums of the largest and of the smallest parts */
     uint8_t limit;
 } search;
 
@@ -63,10 +65,12 @@ static float bias_of(const lsan_model *m, uint32_t place) {
     }
 }
 
+/* For narrow codes. */
 static float score_of(const lsan_model *m, const float *scores, uint32_t place) {
-    float sum = scores[m->codes.tables[0].scores + lsan_code(&m->codes, 0, place)];
-    for (uint32_t n = 1; n < m->codes.count; n++)
-        sum += scores[m->codes.tables[n].scores + lsan_code(&m->codes, n, place)];
+    const code_table *t = m->codes.tables;
+    const uint8_t *code = m->codes.planes + (size_t)(place / BLOCK) * m->codes.stride + place % BLOCK;
+    float sum = scores[t[0].scores + code[0]];
+    for (uint32_t n = 1; n < m->codes.count; n++) sum += scores[t[n].scores + code[n * BLOCK]];
     return sum + bias_of(m, place);
 }
 
@@ -96,31 +100,44 @@ static void score_tables(lsan_state *s, const float *hidden) {
     }
 }
 
-static void score_block(const lsan_model *m, const float *scores, uint32_t block, float *out) {
-    const code_planes *codes = &m->codes;
-    const uint8_t *planes = codes->planes + (size_t)block * codes->stride;
+/* Sums of a block's parts where the codes are narrow: some items at a time, whose sums stay in registers. */
+static void sum_narrow(const code_planes *codes, const uint8_t *planes, const float *scores, float *out) {
+    enum { TOGETHER = 8 };
+    for (int i = 0; i < BLOCK; i += TOGETHER) {
+        const float *s = scores + codes->tables[0].scores;
+        float sums[TOGETHER];
+        for (int j = 0; j < TOGETHER; j++) sums[j] = s[planes[i + j]];
+        for (uint32_t n = 1; n < codes->count; n++) {
+            const uint8_t *plane = planes + (size_t)n * BLOCK + i;
+            s = scores + codes->tables[n].scores;
+            for (int j = 0; j < TOGETHER; j++) sums[j] += s[plane[j]];
+        }
+        for (int j = 0; j < TOGETHER; j++) out[i + j] = sums[j];
+    }
+}
+
+/* The same for codes of one, two and four bytes. */
+static void sum_wide(const code_planes *codes, const uint8_t *planes, const float *scores, float *out) {
+    for (int i = 0; i < BLOCK; i++) out[i] = 0;
     for (uint32_t n = 0; n < codes->count; n++) {
         const code_table *t = &codes->tables[n];
         const float *s = scores + t->scores;
         const uint8_t *plane = planes + (size_t)t->plane * BLOCK;
         const uint16_t *two = (const uint16_t *)(const void *)plane;
         const uint32_t *four = (const uint32_t *)(const void *)plane;
-        if (n == 0) {
-            if (t->bytes == 1)
-                for (int i = 0; i < BLOCK; i++) out[i] = s[plane[i]];
-            else if (t->bytes == 2)
-                for (int i = 0; i < BLOCK; i++) out[i] = s[two[i]];
-            else
-                for (int i = 0; i < BLOCK; i++) out[i] = s[four[i]];
-        } else {
-            if (t->bytes == 1)
-                for (int i = 0; i < BLOCK; i++) out[i] += s[plane[i]];
-            else if (t->bytes == 2)
-                for (int i = 0; i < BLOCK; i++) out[i] += s[two[i]];
-            else
-                for (int i = 0; i < BLOCK; i++) out[i] += s[four[i]];
-        }
+        if (t->bytes == 1)
+            for (int i = 0; i < BLOCK; i++) out[i] += s[plane[i]];
+        else if (t->bytes == 2)
+            for (int i = 0; i < BLOCK; i++) out[i] += s[two[i]];
+        else
+            for (int i = 0; i < BLOCK; i++) out[i] += s[four[i]];
     }
+}
+
+static void score_block(const lsan_model *m, const float *scores, uint32_t block, float *out) {
+    const code_planes *codes = &m->codes;
+    const uint8_t *planes = codes->planes + (size_t)block * codes->stride;
+    (codes->narrow ? sum_narrow : sum_wide)(codes, planes, scores, out);
     uint32_t first = block * BLOCK, count = m->items - first < BLOCK ? m->items - first : BLOCK;
     if (m->bias.kind == BIAS_PLANE) {
         const uint8_t *plane = m->bias.plane ? planes + (size_t)m->bias.plane_at * BLOCK : m->bias.numbers + first;
@@ -196,39 +213,39 @@ static void set_limit(search *q) {
     q->limit = steps < 0 ? 0 : steps < 254 ? (uint8_t)steps : 254;
 }
 
-/* Bounds for the threshold of now: deficits of 255 steps and more are beyond it. False where numbers are not finite. */
-static bool set_bounds(search *q) {
-    lsan_state *s = q->state;
+/* What bounds are made of. False where numbers are not finite. */
+static bool set_parts(search *q) {
     const lsan_model *m = q->model;
-    const float *parts[MAX_TABLES + 1];
-    float tops[MAX_TABLES + 1];
-    double total = 0, bottom = 0, size = 0;
+    double size = 0;
     q->planes = m->codes.count + 1;
     for (uint32_t n = 0; n < q->planes; n++) {
         bool bias = n == m->codes.count;
         q->rows[n] = (uint16_t)(bias ? m->bias.plane_rows : m->codes.tables[n].rows);
-        parts[n] = bias ? m->bias.table : s->scores + m->codes.tables[n].scores;
-        float top = parts[n][0], low = parts[n][0];
-        for (uint32_t i = 1; i < q->rows[n]; i++) {
-            top = parts[n][i] > top ? parts[n][i] : top;
-            low = parts[n][i] < low ? parts[n][i] : low;
-        }
+        q->parts[n] = bias ? m->bias.table : q->state->scores + m->codes.tables[n].scores;
+        float low, top;
+        if (!m->kernels->range(q->parts[n], q->rows[n], &low, &top)) return false;
         if (bias) top = m->bias.largest;
-        tops[n] = top;
-        total += (double)top;
-        bottom += (double)low;
+        q->tops[n] = top;
+        q->total += (double)top;
+        q->bottom += (double)low;
         size += fabs((double)top) > fabs((double)low) ? fabs((double)top) : fabs((double)low);
     }
     q->margin = (q->planes + 2) * 1.5e-7 * size;
-    q->total = total;
+    return true;
+}
+
+/* Bounds for the threshold of now: deficits of 255 steps and more are beyond it. False where they cannot be told. */
+static bool set_bounds(search *q) {
     double least = (double)threshold(q);
-    if (!(least > bottom)) least = bottom;
-    double reach = total - least + q->margin;
+    if (!(least > q->bottom)) least = q->bottom;
+    double reach = q->total - least + q->margin;
     if (!(reach >= 0 && reach < 1e30)) return false;
     q->factor = reach > 1e-30 ? 254 / reach * (1 - 2e-6) : 0;
     if (q->factor > 1e30) q->factor = 1e30;
     for (uint32_t n = 0; n < q->planes; n++) {
-        m->kernels->deficits(parts[n], q->rows[n], tops[n], (float)q->factor, s->bounds + (size_t)n * 256);
+        q->model->kernels->deficits(
+            q->parts[n], q->rows[n], q->tops[n], (float)q->factor, q->state->bounds + (size_t)n * 256
+        );
     }
     set_limit(q);
     return true;
@@ -365,18 +382,9 @@ static void rank_codes(search *q, const float *hidden, lsan_method method) {
                                                                 : LSAN_INDEX;
     }
     if (method == LSAN_INDEX && !m->codes.starts) method = LSAN_FILTER;
-    if (method == LSAN_PLAIN || !m->codes.narrow) {
+    if (method == LSAN_PLAIN || !m->codes.narrow || !set_parts(q)) {
         plain(q);
         return;
-    }
-    for (uint32_t n = 0; n < m->codes.count; n++) {
-        const float *scores = q->state->scores + m->codes.tables[n].scores;
-        bool finite = true;
-        for (uint32_t i = 0; i < m->codes.tables[n].rows; i++) finite &= scores[i] - scores[i] == 0;
-        if (!finite) {
-            plain(q);
-            return;
-        }
     }
     sample(q);
     if (method == LSAN_INDEX && indexed(q)) return;
