@@ -23,12 +23,12 @@ _TRAIN_BASE, _TRAIN_VECTOR, _TRAIN_ATTENTION, _TRAIN_NUMBER, _TRAIN_CODE, _TRAIN
 _SERVE_BASE, _SERVE_ITEM = 37.8e6, 26.0
 
 #: Microseconds: of a call; for each event of the history; for each multiplication of the encoder; for each operation.
-_CALL, _EVENT, _PRODUCT, _OPERATION = 16.0, 0.3, 2.0e-5, 0.25
+_CALL, _EVENT, _PRODUCT, _OPERATION = 13.3, 0.2, 2.26e-5, 0.134
 
-#: Microseconds to score an item: for each of its N codes, and for each pair of them (with more codes, bounds tell less,
-#: and more items are scored exactly); for each number of its vector, by bits; for each byte of all vectors, where these
-#: are more than the cache holds.
-_CODE, _PAIR, _NUMBER, _FAR, _CACHE = 7.5e-6, 3.1e-6, {32: 4.8e-5, 8: 4.5e-5, 4: 5e-5}, 6.5e-5, 16e6
+#: Microseconds for each of N tables; to score an item, for each of its codes, and for each pair of them (with more
+#: codes, bounds tell less, and more items are scored exactly); for each number of its vector, by bits; for each byte of
+#: all vectors, where these are more than the cache holds.
+_TABLE, _CODE, _PAIR, _NUMBER, _FAR, _CACHE = 0.32, 2.2e-5, 1.7e-6, {32: 4.8e-5, 8: 4.5e-5, 4: 5e-5}, 6.5e-5, 16e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,8 @@ def microseconds(model: ModelConfig, items: int) -> float:
     attention = length * length * width * 2 * (blocks - 1) + length * width * 2
     products = full * (blocks - 1) + last + attention
     if isinstance(model.table, CodedTableConfig):
-        scores = items * model.table.tables * (_CODE + _PAIR * model.table.tables)
+        tables = model.table.tables
+        scores = _TABLE * tables + items * tables * (_CODE + _PAIR * tables)
     else:
         bits = 32 if model.quantisation is None else model.quantisation.table
         size = items * width * bits / 8
