@@ -114,9 +114,9 @@ def run_of(config: ModelConfig, catalogue: Catalogue, counts: Sequence[int] | No
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
-        if isinstance(network.table, CodedTable):
+        if isinstance(network.table, CodedTable) and isinstance(config.table, CodedTableConfig):
             shape = network.table.codes.shape
-            network.table.codes.copy_(torch.randint(0, config.table.rows, shape, generator=generator))  # type: ignore[union-attr]
+            network.table.codes.copy_(torch.randint(0, config.table.rows, shape, generator=generator))
     if config.quantisation is not None:
         state = settled_state(network)
         network.load_state_dict(unpack(pack(state, config), state, config))

@@ -37,8 +37,9 @@ def test_the_worker_names_every_file_by_its_hash_and_comes_last(bundle: bytes) -
     files = site_files(bundle)
     assert list(files)[-2:] == ["model.lsan", "sw.js"]
     assert files["model.lsan"] == bundle
-    hashes = json.loads(re.search(r"const FILES = (\{.*?\});", files["sw.js"].decode(), re.DOTALL)[1])  # type: ignore[index]
-    assert hashes == {
+    found = re.search(r"const FILES = (\{.*?\});", files["sw.js"].decode(), re.DOTALL)
+    assert found is not None
+    assert json.loads(found[1]) == {
         "./" if name == "index.html" else name: "sha256-" + base64.b64encode(hashlib.sha256(content).digest()).decode()
         for name, content in files.items()
         if name != "sw.js"

@@ -14,9 +14,9 @@ from lsan.errors import ConfigError
 
 #: Memory to train in bytes: of a process that has loaded everything; for each number of a batch's item vectors (batch x
 #: history x width) and block; for each attention weight (batch x history^2 x heads) and block; for each number of the
-#: item table; for each code; for each item besides; for each event.
-_TRAIN_BASE, _TRAIN_VECTOR, _TRAIN_ATTENTION, _TRAIN_NUMBER, _TRAIN_CODE, _TRAIN_ITEM, _TRAIN_EVENT = (
-    404e6, 113.0, 3.6, 23.6, 40.0, 0.0, 265.0,
+#: item table; for each code; for each event.
+_TRAIN_BASE, _TRAIN_VECTOR, _TRAIN_ATTENTION, _TRAIN_NUMBER, _TRAIN_CODE, _TRAIN_EVENT = (
+    404e6, 113.0, 3.6, 23.6, 40.0, 265.0,
 )  # fmt: skip
 
 #: Memory to serve in bytes: of a process with NumPy and the engine; for each item's id and its place in the index.
@@ -85,13 +85,12 @@ def training_bytes(recipe: Recipe, items: int, events: int) -> float:
         + _TRAIN_ATTENTION * positions * model.history * heads * blocks
         + _TRAIN_NUMBER * numbers
         + _TRAIN_CODE * codes
-        + _TRAIN_ITEM * items
         + _TRAIN_EVENT * events
     )
 
 
 def serving_bytes(recipe: Recipe, items: int, shipped: int) -> float:
-    """Memory of a process that recommends: the file, the engine's own form of it, and a dictionary of ids."""
+    """Memory of a process that recommends: the file, the engine's own form of it, and the index of ids."""
     return _SERVE_BASE + 2 * shipped + _SERVE_ITEM * items
 
 
