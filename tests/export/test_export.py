@@ -9,13 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from measured import assert_measured
 
 import lsan.export.export
 from lsan.cli import main
 from lsan.config import ModelConfig, QuantisationConfig, Recipe, TrainingConfig
 from lsan.data.dataset import Dataset
 from lsan.errors import BundleError, ConfigError
-from lsan.experiment import Observer, evaluate, load_for_evaluation, start_run
+from lsan.experiment import Observer, start_run
 from lsan.export.bundle import TOLERANCES, Bundle, make_bundle
 from lsan.export.export import export_bundle
 from lsan.runs import Run, load_run, write_run
@@ -28,14 +29,7 @@ CPU = torch.device("cpu")
 
 def test_the_file_is_as_accurate_as_the_run(small_run: Path, tmp_path: Path) -> None:
     exported = export_bundle(small_run, tmp_path / "model.lsan")
-    run, dataset, split = load_for_evaluation(small_run, None, device=CPU)
-    expected = evaluate(run.network, dataset, split, run.header, "test", device=CPU)
-    assert exported.report is not None
-    assert np.array_equal(exported.report.unseen_items.ranks, expected.unseen_items.ranks)
-    assert exported.agreement is not None
-    assert exported.agreement.histories == len(split.test)
-    assert max(exported.difference, exported.agreement.difference) < 1e-5
-    assert exported.latency is not None
+    assert_measured(exported, small_run)
     assert sum(exported.parts.values()) == (tmp_path / "model.lsan").stat().st_size
 
 

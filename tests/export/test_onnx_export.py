@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from measured import assert_measured
 from onnx import numpy_helper
 
 import lsan.export.onnx_export
@@ -20,7 +21,6 @@ from lsan.cli import main
 from lsan.config import CodedTableConfig, FullTableConfig, Gru4RecConfig, ModelConfig, QuantisationConfig
 from lsan.data.catalogue import Catalogue
 from lsan.errors import BundleError, ConfigError
-from lsan.experiment import evaluate, load_for_evaluation
 from lsan.export.bundle import bundle_bytes, make_bundle
 from lsan.export.export import export_bundle, items_path
 from lsan.export.onnx import OnnxModel, make_onnx
@@ -54,15 +54,7 @@ def test_a_run_and_its_bundle_give_the_same_model(small_run: Path, tmp_path: Pat
     models = [onnx.load(tmp_path / name) for name in ("run.onnx", "file.onnx")]
     assert models[0].graph == models[1].graph
 
-    run, dataset, split = load_for_evaluation(small_run, None, device=torch.device("cpu"))
-    expected = evaluate(run.network, dataset, split, run.header, "test", device=torch.device("cpu"))
-    assert exported.report is not None
-    assert np.array_equal(exported.report.unseen_items.ranks, expected.unseen_items.ranks)
-    assert exported.agreement is not None
-    assert exported.agreement.histories == len(split.test)
-    assert max(exported.difference, exported.agreement.difference) < 1e-5
-    assert exported.latency is not None
-    assert 0 < exported.latency[0] <= exported.latency[1]
+    assert_measured(exported, small_run)
     sizes = [path.stat().st_size for path in (tmp_path / "run.onnx", tmp_path / "run.items.jsonl")]
     assert sum(exported.parts.values()) == sum(sizes)
 
