@@ -59,7 +59,7 @@ wheel: environment ## a wheel with the native engine, in dist/
 
 .PHONY: wasm
 wasm: environment ## the native engine in WebAssembly, src/lsan/javascript/lsan.wasm
-	@PYTHON=$(BIN)/python bash scripts/wasm.sh
+	@PYTHON="$(CURDIR)/$(BIN)/python" bash scripts/wasm.sh
 
 .PHONY: format
 format: environment ## rewrite the code in the project's style

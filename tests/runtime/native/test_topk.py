@@ -139,6 +139,35 @@ def test_many_items(instructions: str) -> None:
             check(made, 10, z, scores, method, random)
 
 
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@pytest.mark.parametrize("bias", ["f32", "f16", "q8", "q4"])
+@pytest.mark.parametrize("rows", [[4, 8, 40], [300, 7], []])
+def test_biases_that_are_all_the_same(rows: list[int], bias: str, instructions: str) -> None:
+    """They take no memory. [] are vectors, [300, 7] wide codes."""
+
+    def make(biases: Array) -> Any:
+        b = Bundle(3000, 3, 4)
+        if rows:
+            codes = np.stack([np.random.default_rng(4).integers(0, m, b.items) for m in rows], 1)
+            b.coded(rows, codes=codes[np.lexsort(codes.T[::-1])], bias=bias, biases=biases)
+        else:
+            b.vectors()
+            b.output["bias"] = b.parameter(b.items, kind=bias, values=biases)
+        b.op("last", [b.op("items", factor=1.0)])
+        return engine.Engine(b.content(), instructions)
+
+    random, history = np.random.default_rng(5), np.array([7], dtype=np.int32)
+    biases = np.full(3000, -1.75)
+    made, other = make(biases), make(np.where(np.arange(3000) == 3, 0, biases))
+    z, scores = made.hidden(history, None, -1), made.scores(history, None, -1)
+    assert made.indexed == (rows == [4, 8, 40])
+    assert other.memory - made.memory >= 3000
+    np.testing.assert_array_equal(np.delete(scores, 3), np.delete(other.scores(history, None, -1), 3))
+    for k in (1, 10, 3000):
+        for method in METHODS:
+            check(made, k, z, scores, method, random)
+
+
 def test_numbers_that_are_too_large() -> None:
     """Infinities and what comes of them are no reason to stop; numbers that are none are left out."""
     b = Bundle(3000, 3, 2)

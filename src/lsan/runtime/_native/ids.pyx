@@ -4,6 +4,7 @@
 import os
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.number cimport PyIndex_Check
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
@@ -87,7 +88,7 @@ cdef class NumberIndex(_Index):
     cdef uint32_t _find(self, object raw):
         cdef int beyond = 0
         cdef int64_t number
-        if isinstance(raw, str) or not hasattr(raw, "__index__"):
+        if isinstance(raw, str) or not PyIndex_Check(raw):
             return 0
         number = PyLong_AsLongLongAndOverflow(raw, &beyond)
         return 0 if beyond else self._table[self._place(number)]

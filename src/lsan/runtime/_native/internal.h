@@ -31,7 +31,8 @@ enum {
  * halves. Columns are filled up to a multiple of 4, rows to one of 16, with zeros. */
 typedef enum { NUMBERS_F32, NUMBERS_F16, NUMBERS_I8, NUMBERS_I4 } number_kind;
 
-/* Smaller code: matrices are held in float32 or 8 bits only. */
+/* Smaller code: matrices are held in float32 or 8 bits only, biases that are all the same like others, and there are
+ * fewer ways that are faster for some models. */
 #ifdef __wasm__
 #define FEW_KINDS 1
 #else
@@ -67,7 +68,8 @@ typedef struct {
     packed facing;         /* rows as columns; data is NULL where the matrix is multiplied as it is */
 } code_table;
 
-typedef enum { BIAS_F32, BIAS_F16, BIAS_PLANE } bias_kind;
+/* BIAS_SAME: every item has the same one, and nothing is held. */
+typedef enum { BIAS_F32, BIAS_F16, BIAS_PLANE, BIAS_SAME } bias_kind;
 
 /* Item v is at place v - 1. Block b holds planes of 64 numbers, one plane a table, then that of the biases. */
 typedef struct {
@@ -79,7 +81,7 @@ typedef struct {
     bool narrow;         /* all codes have one byte: the filter works */
     bool sorted;         /* by the first two codes */
     uint32_t *starts;    /* of the groups (first code, second code), and the end; NULL without index */
-    uint8_t *group_bias; /* largest of each group's bias numbers */
+    uint8_t *group_bias; /* largest of each group's bias numbers; zeros without a plane of biases */
     uint8_t *planes;
 } code_planes;
 
@@ -90,8 +92,10 @@ typedef struct {
     void *values;     /* V numbers for F32 and F16 */
     uint8_t *numbers; /* V numbers where the bias is quantised and there is no plane */
     float table[256]; /* what the plane's numbers stand for: itself (BIAS_PLANE) or no less */
-    float largest;    /* of those that occur */
+    float largest;    /* of those that occur; BIAS_SAME: the one that all have */
 } item_bias;
+
+static inline bool lsan_same_bias(const item_bias *bias) { return !FEW_KINDS && bias->kind == BIAS_SAME; }
 
 typedef enum {
     OP_ITEMS,

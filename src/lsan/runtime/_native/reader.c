@@ -553,7 +553,7 @@ static bool read_codes(reader *r, uint32_t table, const tensor *weight, bool sco
         t->scores = codes->scores;
         codes->scores += ((size_t)t->rows + 63) / 64 * 64;
     }
-    if (scored && (codes->narrow || m->bias.kind == BIAS_PLANE)) {
+    if (scored && !lsan_same_bias(&m->bias) && (codes->narrow || m->bias.kind == BIAS_PLANE)) {
         m->bias.plane = true;
         m->bias.plane_at = plane++;
     }
@@ -617,11 +617,23 @@ static bool read_codes(reader *r, uint32_t table, const tensor *weight, bool sco
     return true;
 }
 
+static bool all_the_same(const tensor *t) {
+    for (uint64_t i = 1; i < t->count; i++) {
+        if (value(t, i) != value(t, 0)) return false;
+    }
+    return true;
+}
+
 static bool read_bias(reader *r, tensor *t) {
     lsan_model *m = r->model;
     item_bias *bias = &m->bias;
     REQUIRE(t->count == m->items, "tensor %.*s should have a number for each item", TENSOR(t));
     bias->kind = t->bits ? BIAS_PLANE : t->type == TYPE_F16 ? BIAS_F16 : BIAS_F32;
+    if (t->scale_count > 1) return fail(r, "tensor %.*s should have one scale", TENSOR(t));
+    if (!FEW_KINDS && all_the_same(t)) {
+        bias->kind = BIAS_SAME;
+        bias->largest = value(t, 0);
+    }
     return true;
 }
 
@@ -631,11 +643,11 @@ static bool hold_bias(reader *r, const tensor *t) {
     item_bias *bias = &m->bias;
     uint8_t *plane = bias->plane ? m->codes.planes + (size_t)bias->plane_at * BLOCK : NULL;
     size_t stride = m->codes.stride;
+    if (lsan_same_bias(bias)) return true;
     if (bias->kind == BIAS_PLANE) {
         float scale = lsan_half(u16_at(t->scale));
         int zero = t->bits == 8 ? 128 : 8;
         bias->plane_rows = t->bits == 8 ? 256 : 16;
-        if (t->scale_count > 1) return fail(r, "tensor %.*s should have one scale", TENSOR(t));
         for (int i = 0; i < 256; i++) bias->table[i] = (float)((t->bits == 8 ? i : i & 15) - zero) * scale;
         if (!plane) TRY(bias->numbers = hold(r, m->items, 1));
         uint8_t largest = 0;
@@ -688,6 +700,7 @@ static bool build_index(reader *r) {
     for (uint32_t i = 0; i < m->items; i++) {
         uint32_t group = lsan_code(codes, 0, i) * second + lsan_code(codes, 1, i);
         while (next <= group) codes->starts[next++] = i;
+        if (!m->bias.plane) continue;
         uint8_t number =
             codes->planes[(size_t)(i / BLOCK) * codes->stride + (size_t)m->bias.plane_at * BLOCK + i % BLOCK];
         if (number > codes->group_bias[group]) codes->group_bias[group] = number;
@@ -1079,7 +1092,7 @@ static bool read_operation(reader *r, uint32_t token, uint32_t number) {
         causal = o->causal || still;
         by_row = o->causal ? y->class_ != CLASS_FIXED && z->class_ != CLASS_FIXED && is_events(&x->rule) : still;
         uint64_t panel = m->kernels->panel, width = (y->max_rows + panel - 1) / panel * panel;
-        o->aux = width * x->columns + width * m->kernels->height + SLACK;
+        o->aux = (x->max_rows == 1 ? width : width * (x->columns + m->kernels->height)) + SLACK;
         break;
     }
     case OP_LAST:

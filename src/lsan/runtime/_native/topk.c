@@ -57,6 +57,7 @@ static float bias_of(const lsan_model *m, uint32_t place) {
     switch (bias->kind) {
     case BIAS_F32: return ((const float *)bias->values)[place];
     case BIAS_F16: return lsan_half(((const uint16_t *)bias->values)[place]);
+    case BIAS_SAME: return bias->largest;
     default:
         if (!bias->plane) return bias->table[bias->numbers[place]];
         return bias
@@ -142,6 +143,8 @@ static void score_block(const lsan_model *m, const float *scores, uint32_t block
     if (m->bias.kind == BIAS_PLANE) {
         const uint8_t *plane = m->bias.plane ? planes + (size_t)m->bias.plane_at * BLOCK : m->bias.numbers + first;
         for (uint32_t i = 0; i < count; i++) out[i] += m->bias.table[plane[i]];
+    } else if (lsan_same_bias(&m->bias)) {
+        for (int i = 0; i < BLOCK; i++) out[i] += m->bias.largest;
     } else {
         for (uint32_t i = 0; i < count; i++) out[i] += bias_of(m, first + i);
     }
@@ -185,6 +188,8 @@ static uint32_t score_dense(const lsan_model *m, const float *z, uint32_t first,
     } else if (bias->kind == BIAS_F16) {
         const uint16_t *b = (const uint16_t *)bias->values + first;
         for (uint32_t i = 0; i < count; i++) out[i] += lsan_half(b[i]);
+    } else if (lsan_same_bias(bias)) {
+        for (uint32_t i = 0; i < count; i++) out[i] += bias->largest;
     } else {
         for (uint32_t i = 0; i < count; i++) out[i] += bias->table[bias->numbers[first + i]];
     }
@@ -216,8 +221,9 @@ static void set_limit(search *q) {
 /* What bounds are made of. False where numbers are not finite. */
 static bool set_parts(search *q) {
     const lsan_model *m = q->model;
-    double size = 0;
-    q->planes = m->codes.count + 1;
+    double same = lsan_same_bias(&m->bias) ? (double)m->bias.largest : 0, size = fabs(same);
+    q->planes = m->codes.count + m->bias.plane;
+    q->total = q->bottom = same;
     for (uint32_t n = 0; n < q->planes; n++) {
         bool bias = n == m->codes.count;
         q->rows[n] = (uint16_t)(bias ? m->bias.plane_rows : m->codes.tables[n].rows);
