@@ -1,9 +1,12 @@
 """Microseconds of the runtime beside peers: whole recommendations, appended events, top-k alone, many users, a start.
 
-    python benchmarks/runtime.py --bundle beauty=FILE --bundle ml-1m=FILE [--parts one topk many start]
+    python benchmarks/runtime.py [--bundle beauty=FILE ...] [--parts one topk many start]
         [--sizes 10000 ...] [--peers onnxruntime numpy faiss rectools replay] [--environments DIR] [--queries 200]
 
-DATASET may go on after a comma ("beauty,int8"): another file for the same data, timed without peers.
+Without --bundle the files are of networks as `lsan compress` makes them on Beauty and ML-1M in less than 300 kB, but
+trained for one epoch only, since weights do not change their speed (nor RecTools', which is trained for one step), each
+in float32 and in int8. DATASET may go on after a comma ("beauty,int8"): another file for the same data, timed without
+peers.
 
 Each part runs ours and the peers one after the other, one thread (but `many`: all cores), median and 99th percentile of
 different queries. Peers live in virtual environments of their own (benchmarks/peers/*.txt), which
@@ -39,10 +42,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import torch
 
+import accuracy
+from lsan.compression.compress import Plan
+from lsan.config import recipe_from, recipe_to
 from lsan.data.dataset import Dataset
+from lsan.experiment import Observer, start_run
 from lsan.export.bundle import bundle_bytes
+from lsan.export.export import export_bundle
 from lsan.export.onnx_export import export_onnx
+from lsan.export.program import Arithmetic
 from lsan.files import write_atomically
 from lsan.models.quantisation import pack_bits
 from lsan.runtime import Recommender
@@ -56,7 +66,8 @@ OUT = ROOT / "benchmarks" / "results" / "runtime.json"
 PARTS = ["one", "topk", "many", "start"]
 TABLES, ROWS, WIDTH, BEST = 4, 256, 64, 10
 HISTORY, USERS, APPENDED = 50, 100_000, 5
-DATASETS = {"beauty": "dataset-beauty", "ml-1m": "dataset-ml-1m"}
+#: What is made where no bundles are named.
+PLANS = {"beauty": Plan(width=64, tables=16), "ml-1m": Plan(width=96, tables=24)}
 
 
 def main() -> None:
@@ -71,6 +82,8 @@ def main() -> None:
     arguments = parser.parse_args()
     result = json.loads(OUT.read_text()) if OUT.exists() else {}
     bundles = dict(text.split("=", 1) for text in arguments.bundle)
+    if not bundles and arguments.parts != ["topk"]:
+        bundles = made_bundles()
     for part in arguments.parts:
         if part == "topk":
             found: Any = result.get("topk", {})
@@ -99,9 +112,30 @@ def times(call: Any, questions: list[Any], *, warm: int = 20) -> dict[str, float
     return {"median": float(np.median(taken)), "p99": float(np.quantile(taken, 0.99)), "queries": len(taken)}
 
 
+def made_bundles() -> dict[str, str]:
+    """Files by name, made where they are missing."""
+    found = {}
+    for name, plan in PLANS.items():
+        folder = ROOT / "runs" / f"runtime-{name}"
+        if not folder.exists():
+            content = recipe_to(plan.recipe(accuracy.entries_of(name, ["lsan"], "leave-one-out")[0].recipe))
+            del content["training"]["distillation"]
+            content["training"]["epochs"] = 1
+            recipe = recipe_from(content, where=plan.name)
+            print(f"training {folder.relative_to(ROOT)}", flush=True)
+            start_run(dataset_of(name), recipe, folder, device=torch.device("cpu"), observer=Observer())
+        arithmetics: tuple[Arithmetic, ...] = ("float32", "int8")
+        for arithmetic in arithmetics:
+            file = folder / f"{arithmetic}.lsan"
+            if not file.exists():
+                export_bundle(folder, file, arithmetic=arithmetic)
+            found[name if arithmetic == "float32" else f"{name},{arithmetic}"] = str(file)
+    return found
+
+
 def dataset_of(name: str) -> Dataset:
     """The dataset of a bundle's name."""
-    return Dataset.open(ROOT / "runs" / DATASETS[name.partition(",")[0]])
+    return accuracy.dataset_of(name.partition(",")[0])
 
 
 def histories_of(name: str, recommender: Recommender, count: int, length: int) -> list[list[Any]]:
