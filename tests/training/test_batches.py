@@ -11,7 +11,7 @@ from lsan.config import Regime
 from lsan.data.dataset import Dataset
 from lsan.data.splits import leave_one_out, temporal_quantiles
 from lsan.data.windows import HistoryReader
-from lsan.training.batches import GROUP, epoch_batches, read_batch, training_examples
+from lsan.training.batches import GROUP, epoch_batches, in_pieces, read_batch, training_examples
 
 MakeDataset = Callable[..., Dataset]
 
@@ -188,3 +188,15 @@ def test_examples_of_one_length_meet_at_the_uniform_rate(places: tuple[np.ndarra
         # no two are kept together or apart: the counts scatter as independent draws do
         assert 0.9 < meetings.var() / (meetings.mean() * (1 - rate)) < 1.1
         assert meetings.max() < EPOCHS * rate + 6 * np.sqrt(EPOCHS * rate)
+
+
+@given(st.lists(st.integers(1, 300), max_size=200), st.integers(1, 2000))
+def test_pieces_of_a_batch(lengths: list[int], positions: int) -> None:
+    """All of it in order, each piece small enough or a single example, and no more pieces than that takes."""
+    batch, found = np.arange(len(lengths))[::-1], np.array(lengths, dtype=np.int64)
+    pieces = in_pieces(batch, found, positions)
+    assert np.array_equal(np.concatenate(pieces), batch)
+    assert all(len(piece) <= 1 or len(piece) * found[piece].max() <= positions for piece in pieces)
+    assert len(pieces) == 1 or all(len(piece) for piece in pieces)
+    if len(batch) * max(lengths, default=0) <= positions:
+        assert len(pieces) == 1

@@ -25,6 +25,7 @@ from lsan.config import (
     Regime,
     TrainingConfig,
     TwinAttentionConfig,
+    recipe_from,
     recipe_to,
 )
 from lsan.data.dataset import Dataset
@@ -185,6 +186,23 @@ def test_twice_interrupted_at_the_worst_moments(
     assert_same_run(folder, uninterrupted)
     resume_run(folder, None, device=CPU, observer=Observer(step=fail))  # finished: nothing happens
     assert_same_run(folder, uninterrupted)
+
+
+@pytest.mark.parametrize("regime", ["prefix", "causal"])
+def test_batches_in_pieces_train_alike(
+    small_shop: Dataset, tmp_path: Path, regime: Regime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout, which each piece draws for itself."""
+    content = recipe_to(recipe_of(regime))
+    content["model"]["dropout"] = 0.0
+    losses = {}
+    for positions in (1_000_000, 60):
+        monkeypatch.setitem(loop.PIECE, "cpu", positions)
+        folder = tmp_path / str(positions)
+        start_run(small_shop, recipe_from(content, where="here"), folder, device=CPU, observer=Observer())
+        losses[positions] = [json.loads(line)["loss"] for line in (folder / METRICS).read_text().splitlines()]
+    assert losses[60] == pytest.approx(losses[1_000_000], rel=1e-4)
+    assert losses[60] != losses[1_000_000]  # sums in another order
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])

@@ -64,6 +64,12 @@ def epoch_batches(lengths: IntArray, batch_size: int, random: np.random.Generato
     return [batches[i] for i in random.permutation(len(batches))]
 
 
+def in_pieces(batch: IntArray, lengths: IntArray, positions: int) -> list[IntArray]:
+    """A batch in pieces of nearly equal size, each of at most so many positions, padding included, or one example."""
+    most = max(1, positions // int(lengths[batch].max(initial=1)))
+    return np.array_split(batch, max(1, -(-len(batch) // most)))
+
+
 def read_batch(
     reader: HistoryReader, items: npt.NDArray[np.int32], examples: Examples, batch: IntArray, regime: Regime
 ) -> tuple[Histories, Int[Tensor, "batch time"] | Int[Tensor, " batch"]]:
