@@ -1,7 +1,7 @@
 """What an item table costs before anything is trained: bytes to ship, memory to train and to serve, time to answer.
 
 Memory and time follow rules of thumb with constants measured by `benchmarks/plan.py` on two cores of an AMD EPYC with
-AVX-512; the script compares them with measurements.
+AVX-512 (time) and of an Intel Xeon (memory to train); the script compares them with measurements.
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,13 @@ from typing import Any
 from lsan.compression.sizes import shipped_bytes
 from lsan.config import CodedTableConfig, FullTableConfig, ModelConfig, Recipe, recipe_from, recipe_to
 from lsan.errors import ConfigError
+from lsan.training.loop import PIECE
 
-#: Memory to train in bytes: of a process that has loaded everything; for each number of a batch's item vectors (batch x
-#: history x width) and block; for each attention weight (batch x history^2 x heads) and block; for each number of the
-#: item table; for each code; for each event.
+#: Memory to train in bytes: of a process that has loaded everything; for each number of the item vectors that are
+#: computed at once (batch x history x width, of a batch or a piece of it) and block; for each attention weight (batch x
+#: history^2 x heads) and block; for each number of the item table; for each code; for each event.
 _TRAIN_BASE, _TRAIN_VECTOR, _TRAIN_ATTENTION, _TRAIN_NUMBER, _TRAIN_CODE, _TRAIN_EVENT = (
-    404e6, 113.0, 3.6, 23.6, 40.0, 265.0,
+    345e6, 140.0, 20.0, 12.0, 40.0, 440.0,
 )  # fmt: skip
 
 #: Memory to serve in bytes: of a process with NumPy and the engine; for each item's id and its place in the index.
@@ -76,7 +77,7 @@ def costs(option: str, recipe: Recipe, items: int, events: int) -> Costs:
 def training_bytes(recipe: Recipe, items: int, events: int) -> float:
     """Peak memory of a training."""
     model, blocks, heads = recipe.model, *_shape(recipe.model)
-    positions = recipe.training.batch_size * model.history
+    positions = min(recipe.training.batch_size, max(1, PIECE["cpu"] // model.history)) * model.history
     numbers = items * model.width if isinstance(model.table, FullTableConfig) else 0
     codes = items * model.table.tables if isinstance(model.table, CodedTableConfig) else 0
     return (

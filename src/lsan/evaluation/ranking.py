@@ -21,8 +21,8 @@ FloatArray = npt.NDArray[np.float64]
 #: Items of each case's list that are kept for coverage and popularity.
 LIST_LENGTH = 20
 
-#: At most so many cases, and so many scores, are made at a time.
-_CASES, _SCORES = 256, 2**26
+#: At most so many cases, positions of their histories, and scores, are made at a time.
+_CASES, _POSITIONS, _SCORES = 256, 2**14, 2**26
 
 
 @runtime_checkable
@@ -90,7 +90,7 @@ def rank_cases(
     unknown = None if known_items is None else torch.from_numpy(~known_items[1:]).to(device)
     ranks = np.empty((2, len(cases)))
     best = np.zeros((2, len(cases), LIST_LENGTH), dtype=np.int64) if lists else None
-    batch_size = batch_size or max(1, min(_CASES, _SCORES // len(dataset.catalogue)))
+    batch_size = batch_size or max(1, min(_CASES, _POSITIONS // reader.length, _SCORES // len(dataset.catalogue)))
     for begin in range(0, len(order), batch_size):
         batch = order[begin : begin + batch_size]
         start, stop = cases.start[batch], cases.stop[batch]
