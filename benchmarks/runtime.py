@@ -31,6 +31,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -117,7 +118,8 @@ def made_bundles() -> dict[str, str]:
     found = {}
     for name, plan in PLANS.items():
         folder = ROOT / "runs" / f"runtime-{name}"
-        if not folder.exists():
+        if not (folder / "model.safetensors").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
             content = recipe_to(plan.recipe(accuracy.entries_of(name, ["lsan"], "leave-one-out")[0].recipe))
             del content["training"]["distillation"]
             content["training"]["epochs"] = 1
@@ -127,8 +129,7 @@ def made_bundles() -> dict[str, str]:
         arithmetics: tuple[Arithmetic, ...] = ("float32", "int8")
         for arithmetic in arithmetics:
             file = folder / f"{arithmetic}.lsan"
-            if not file.exists():
-                export_bundle(folder, file, arithmetic=arithmetic)
+            export_bundle(folder, file, arithmetic=arithmetic)
             found[name if arithmetic == "float32" else f"{name},{arithmetic}"] = str(file)
     return found
 
@@ -397,7 +398,8 @@ def peer(script: str, environment: str, arguments: argparse.Namespace, **options
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     count = str(options.get("threads", 1))
     variables = {**os.environ, "OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "CUDA_VISIBLE_DEVICES": ""}
-    variables.pop("PYTHONPATH", None)
+    for name in ("PYTHONPATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # the last two slow current NumPy down
+        variables.pop(name, None)
     done = subprocess.run(
         [str(python), str(PEERS / script), *flags], stdout=subprocess.PIPE, text=True, check=True, env=variables
     )

@@ -99,6 +99,13 @@ KINDS: dict[str, tuple[ModelConfig, Catalogue]] = {
         model("causal", TwinTransformerConfig(blocks=2), width=20, table=FullTableConfig(), quantisation=FOUR_BITS),
         numbered([HUGE + 3 * number for number in range(-20, 20)]),
     ),
+    "as large as shipped ones": (
+        model(
+            "causal", TwinTransformerConfig(blocks=2), width=64, history=50,
+            table=CodedTableConfig(tables=16, rows=64), quantisation=FOUR_BITS,
+        ),
+        titled(200),
+    ),
     "untied": (model("prefix", FpmcConfig(), table=FullTableConfig(), untied_output=True), numbered(range(1, 41))),
 }  # fmt: skip
 

@@ -19,6 +19,9 @@ from lsan.runtime import Filter
 
 AT = 1_750_000_000
 
+#: Of scores, as a part of the largest: the native engine and NumPy differ by .8e-5 in the largest of these networks.
+ROUNDING = 3e-5
+
 
 @pytest.fixture(scope="module")
 def shops(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shop]:
@@ -37,7 +40,8 @@ def histories(shop: Shop, count: int) -> list[list[RawId]]:
     """Of all lengths to more than the model reads, with unknown ids, ids written otherwise and items that repeat."""
     chance = random.Random(1)
     ids: list[Any] = [*shop.python.vocabulary.ids, "nothing", 2.5]
-    found = [[chance.choice(ids) for _ in range(chance.choice((0, 1, 2, 4, 6, 9, 15)))] for _ in range(count)]
+    lengths = (0, 1, 2, 4, 6, 9, 15, shop.python.engine.history + 1)
+    found = [[chance.choice(ids) for _ in range(chance.choice(lengths))] for _ in range(count)]
     return [[str(raw) if chance.random() < 0.1 else raw for raw in history] for history in found]
 
 
@@ -48,12 +52,12 @@ def check(found: Any, expected: Recommendations) -> None:
     scores = np.array([item.score for item in expected])
     assert len(found["items"]) == len(scores)
     size = max(1e-6, float(np.abs(scores).max(initial=0)))
-    assert np.allclose([item["score"] for item in found["items"]], scores, rtol=0, atol=1e-5 * size)
+    assert np.allclose([item["score"] for item in found["items"]], scores, rtol=0, atol=ROUNDING * size)
     called = {id_in_javascript(item.id): (item.title, item.category) for item in expected}
     for place, (mine, theirs) in enumerate(zip(found["items"], expected, strict=True)):
         if mine["id"] != id_in_javascript(theirs.id):
             near = np.abs(np.delete(scores, place) - scores[place]).min() if place < len(scores) - 1 else 0
-            assert near < 2e-5 * size
+            assert near < 2 * ROUNDING * size
         assert called.get(mine["id"], (mine["title"], mine["category"])) == (mine["title"], mine["category"])
 
 

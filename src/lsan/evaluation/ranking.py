@@ -86,11 +86,13 @@ def rank_cases(
     Raises:
         DataError: when the scorer returns NaN.
     """
-    order = np.argsort(reader.lengths(cases.start, cases.stop), kind="stable")
+    lengths = reader.lengths(cases.start, cases.stop)
+    order = np.argsort(lengths, kind="stable")
     unknown = None if known_items is None else torch.from_numpy(~known_items[1:]).to(device)
     ranks = np.empty((2, len(cases)))
     best = np.zeros((2, len(cases), LIST_LENGTH), dtype=np.int64) if lists else None
-    batch_size = batch_size or max(1, min(_CASES, _POSITIONS // reader.length, _SCORES // len(dataset.catalogue)))
+    together = min(_CASES, _POSITIONS // int(lengths.max(initial=1)), _SCORES // len(dataset.catalogue))
+    batch_size = batch_size or max(1, together)
     for begin in range(0, len(order), batch_size):
         batch = order[begin : begin + batch_size]
         start, stop = cases.start[batch], cases.stop[batch]

@@ -255,6 +255,9 @@ struct lsan_kernels {
     );
 };
 
+/* Whether attention reads keys as they are, and needs no room to lay them out: where it has one query only. */
+static inline bool lsan_asks_once(const operation *queries) { return !FEW_KINDS && queries->max_rows == 1; }
+
 extern const lsan_kernels lsan_kernels_portable;
 #if LSAN_X86
 extern const lsan_kernels lsan_kernels_avx2, lsan_kernels_avx512;

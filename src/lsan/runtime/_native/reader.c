@@ -1092,7 +1092,7 @@ static bool read_operation(reader *r, uint32_t token, uint32_t number) {
         causal = o->causal || still;
         by_row = o->causal ? y->class_ != CLASS_FIXED && z->class_ != CLASS_FIXED && is_events(&x->rule) : still;
         uint64_t panel = m->kernels->panel, width = (y->max_rows + panel - 1) / panel * panel;
-        o->aux = (x->max_rows == 1 ? width : width * (x->columns + m->kernels->height)) + SLACK;
+        o->aux = (lsan_asks_once(x) ? width : width * (x->columns + m->kernels->height)) + SLACK;
         break;
     }
     case OP_LAST:
