@@ -188,13 +188,14 @@ def test_twice_interrupted_at_the_worst_moments(
     assert_same_run(folder, uninterrupted)
 
 
+@pytest.mark.parametrize("quantisation", [None, {"weights": 4, "table": 8}])
 @pytest.mark.parametrize("regime", ["prefix", "causal"])
 def test_batches_in_pieces_train_alike(
-    small_shop: Dataset, tmp_path: Path, regime: Regime, monkeypatch: pytest.MonkeyPatch
+    small_shop: Dataset, tmp_path: Path, regime: Regime, quantisation: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without dropout, which each piece draws for itself."""
-    content = recipe_to(recipe_of(regime))
-    content["model"]["dropout"] = 0.0
+    content = recipe_to(recipe_of(regime, epochs=2))
+    content["model"] |= {"dropout": 0.0, "quantisation": quantisation}
     losses = {}
     for positions in (1_000_000, 60):
         monkeypatch.setitem(loop.PIECE, "cpu", positions)

@@ -17,7 +17,7 @@ from lsan.training.loop import PIECE
 #: computed at once (batch x history x width, of a batch or a piece of it) and block; for each attention weight (batch x
 #: history^2 x heads) and block; for each number of the item table; for each code; for each event.
 _TRAIN_BASE, _TRAIN_VECTOR, _TRAIN_ATTENTION, _TRAIN_NUMBER, _TRAIN_CODE, _TRAIN_EVENT = (
-    345e6, 140.0, 20.0, 12.0, 40.0, 440.0,
+    360e6, 137.0, 18.0, 23.6, 40.0, 380.0,
 )  # fmt: skip
 
 #: Memory to serve in bytes: of a process with NumPy and the engine; for each item's id and its place in the index.

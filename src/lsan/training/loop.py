@@ -226,15 +226,15 @@ def _update(
     add_over_workers([count])
     optimizer.zero_grad(set_to_none=False)  # new ones each time would lie between what a step frees, and split it up
     total = torch.zeros((), device=device)
-    for piece in pieces:
-        with parametrize.cached():
+    with parametrize.cached():  # what rounds weights keeps nothing for its way back, so every piece may go it
+        for piece in pieces:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
                 hidden, targets = _predictions(network, piece)
             loss = hidden.sum()  # 0: there are no targets
             if len(targets):
                 loss = piece.loss_of(hidden.float(), network.output(), targets) * (len(targets) / count)
             loss.backward()
-        total += loss.detach()
+            total += loss.detach()
     if workers() > 1:
         gradients = []
         for parameter in network.parameters():
