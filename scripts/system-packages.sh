@@ -3,13 +3,14 @@
 # with 1 (those tests are skipped then). Installs on Debian and Ubuntu, as root; does nothing elsewhere.
 set -euo pipefail
 
-# COMMAND:PACKAGE
+# COMMAND:PACKAGE, or FILE:PACKAGE
 wanted=(
     cc:build-essential
     node:nodejs
     npm:npm
     chromium:chromium
     aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
+    /usr/aarch64-linux-gnu/include/stdio.h:libc6-dev-arm64-cross
     qemu-aarch64-static:qemu-user-static
 )
 
@@ -18,7 +19,7 @@ say() { printf 'system-packages: %s\n' "$*"; }
 missing() {
     local pair
     for pair in "${wanted[@]}"; do
-        command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair##*:}"
+        command -v "${pair%%:*}" >/dev/null || [[ -e ${pair%%:*} ]] || printf '%s\n' "${pair##*:}"
     done
 }
 
