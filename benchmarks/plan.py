@@ -91,13 +91,14 @@ def main() -> None:
     for part in arguments.parts:
         if part == "training":
             result[part] = [measure(part, number) for number in range(len(TRAININGS))]
-            continue
-        rounds = [[measure(part, number) for number in range(len(SERVED))] for _ in range(arguments.rounds)]
-        result[part] = [
-            sorted(found, key=lambda line: float(line["measured"]["microseconds"]))[len(found) // 2]
-            for found in zip(*rounds, strict=True)
-        ]
-    result |= {"what": __doc__.splitlines()[0] if __doc__ else "", **provenance()}
+        else:
+            rounds = [[measure(part, number) for number in range(len(SERVED))] for _ in range(arguments.rounds)]
+            result[part] = [
+                sorted(found, key=lambda line: float(line["measured"]["microseconds"]))[len(found) // 2]
+                for found in zip(*rounds, strict=True)
+            ]
+        result.setdefault("made", {})[part] = provenance()
+    result["what"] = __doc__.splitlines()[0] if __doc__ else ""
     write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
