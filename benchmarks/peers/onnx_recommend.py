@@ -35,7 +35,7 @@ def main() -> None:
         indices, _ = session.run(None, {"items": numbers, "k": k})
         return [titles[index] for index in indices[0].tolist() if index]
 
-    for history in histories[:20]:
+    for history in histories:
         recommend(history)
     seconds, answers = [], []
     for history in histories:

@@ -53,11 +53,11 @@ def main() -> None:
         return [(ids[index], score) for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
     taken = []
-    for history in [*histories[:20], *histories]:
+    for history in [*histories, *histories]:
         begun = time.perf_counter()
         recommend(history)
         taken.append((time.perf_counter() - begun) * 1e6)
-    timed = np.array(taken[20:])
+    timed = np.array(taken[len(histories) :])
     found = {"median": float(np.median(timed)), "p99": float(np.quantile(timed, 0.99)), "queries": len(timed)}
     names = ("replay-rec", "openvino", "torch", "numpy")
     print(json.dumps({**found, **{name: version(name) for name in names}}))
