@@ -3,10 +3,10 @@
     python benchmarks/runtime.py [--bundle beauty=FILE ...] [--parts one topk many start]
         [--sizes 10000 ...] [--peers onnxruntime numpy faiss rectools replay] [--environments DIR] [--queries 200]
 
-Without --bundle the files are of networks as `lsan compress` makes them on Beauty and ML-1M in less than 300 kB, but
-trained for one epoch only, since weights do not change their speed (nor RecTools', which is trained for one step), each
-in float32 and in int8. DATASET may go on after a comma ("beauty,int8"): another file for the same data, timed without
-peers.
+Without --bundle the files are of networks as `lsan compress` makes them on Beauty and ML-1M in less than 300 kB beside
+ids and titles, but trained for one epoch only, since weights do not change their speed (nor RecTools', which is trained
+for one step), each in float32 and in int8. DATASET may go on after a comma ("beauty,int8"): another file for the same
+data, timed without peers.
 
 Each part runs ours and the peers one after the other, one thread (but `many`: all cores), median and 99th percentile of
 different queries. Peers live in virtual environments of their own (benchmarks/peers/*.txt), which
@@ -120,7 +120,7 @@ def times(call: Any, questions: list[Any]) -> dict[str, float]:
 
 
 def made_bundles() -> dict[str, str]:
-    """Files by name, made where they are missing."""
+    """Files by name, exported anew from networks that are trained where they are missing."""
     found = {}
     for name, plan in PLANS.items():
         folder = ROOT / "runs" / f"runtime-{name}"
