@@ -255,16 +255,33 @@ def test_blocks_of_a_huge_catalogue_are_bounded(monkeypatch: pytest.MonkeyPatch)
     assert largest.numbers == 3 * 500
 
 
-def test_native_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "amd", "expected"),
+    [
+        (True, True, False, torch.bfloat16),
+        (False, True, True, torch.bfloat16),
+        (False, True, False, torch.float32),
+        (False, False, True, torch.float32),
+    ],
+)
+def test_native_precision(
+    amx: bool, avx512_bf16: bool, amd: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
-        assert native_precision("auto", cpu) == expected
-        assert native_precision("float32", cpu) == torch.float32
-        assert native_precision("bfloat16", cpu) == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(losses, "_is_amd", lambda: amd)
+    assert native_precision("auto", cpu) == expected
+    assert native_precision("float32", cpu) == torch.float32
+    assert native_precision("bfloat16", cpu) == torch.bfloat16
+
+
+def test_native_precision_when_pytorch_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
-    assert native_precision("auto", cpu) == torch.float32
+    assert native_precision("auto", torch.device("cpu")) == torch.float32
 
 
 @settings(max_examples=30)

@@ -1,8 +1,10 @@
 """What training minimises: exact cross-entropy over the whole catalogue, or a loss over sampled negatives."""
 
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -35,18 +37,30 @@ _REACH = 60.0
 def native_precision(setting: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
     """The precision of products that `training.precision` asks for on a device.
 
-    auto: bfloat16 on CUDA from compute capability 8.0 on and on x86 processors with AVX512-BF16, where the
-    cross-entropy takes half the time. PyTorch's own test (`torch.ops.mkldnn._is_mkldnn_bf16_supported`) is also true
-    for AVX-512 without it, which emulates such products.
+    auto: bfloat16 on CUDA from compute capability 8.0 on, and on x86 processors that multiply it faster than float32:
+    those with AMX, and AMD's with AVX512-BF16, where the cross-entropy takes half the time. Intel's AVX512-BF16 alone is
+    no faster, and what surrounds the products takes longer (docs/log.md, eighth session).
     """
     if setting != "auto":
         return torch.float32 if setting == "float32" else torch.bfloat16
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # private to PyTorch, so it may go
-        avx512_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        native = device.type == "cpu" and torch.backends.mkldnn.is_available() and avx512_bf16()
+    else:
+        native = device.type == "cpu" and torch.backends.mkldnn.is_available() and _cpu_gains_from_bfloat16()
     return torch.bfloat16 if native else torch.float32
+
+
+def _cpu_gains_from_bfloat16() -> bool:
+    # what asks PyTorch is private to it, so it may go
+    if getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)():
+        return True
+    return _is_amd() and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
+def _is_amd() -> bool:
+    """By what the system says of the processor: Linux in a file, Windows in its name."""
+    on_linux = Path("/proc/cpuinfo")
+    return "AuthenticAMD" in (on_linux.read_text() if on_linux.exists() else platform.processor())
 
 
 class _CrossEntropy(torch.autograd.Function):
