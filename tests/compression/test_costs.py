@@ -3,6 +3,7 @@
 import pytest
 
 from lsan.cli import main
+from lsan.compression import costs
 from lsan.compression.costs import costs_of_options
 from lsan.compression.sizes import small_run
 from lsan.config import recipe_from, recipe_to
@@ -31,6 +32,15 @@ def test_more_costs_more() -> None:
         assert one.microseconds < other.microseconds
     shipped = [one.shipped for one in large.values()]
     assert shipped == sorted(shipped, reverse=True)
+
+
+def test_time_is_that_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_preset("lsan")
+    here = next(costs_of_options(recipe, 1000, 1000)).microseconds
+    slowness = costs.slowness()
+    assert slowness > 0
+    monkeypatch.setattr(costs, "slowness", lambda: 3 * slowness)
+    assert next(costs_of_options(recipe, 1000, 1000)).microseconds == pytest.approx(3 * here)
 
 
 def test_bytes_are_those_of_the_file() -> None:

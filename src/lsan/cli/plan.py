@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> None:
     out.print(f"{args.items:,} items, width {model.width}, histories of {model.history} events, full length")
     out.print(table)
     out.print(
-        "file: without ids, titles and categories. Memory and time are estimates for a processor with AVX-512 "
-        "(docs/compress.md); catalogues past 200,000 items should be trained with a sampled loss"
+        "file: without ids, titles and categories. Memory and time are estimates (docs/compress.md), time for this "
+        "machine, on which a small model was timed; catalogues past 200,000 items should be trained with a sampled loss"
     )
 
 

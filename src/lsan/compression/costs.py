@@ -1,16 +1,32 @@
 """What an item table costs before anything is trained: bytes to ship, memory to train and to serve, time to answer.
 
-Memory and time follow rules of thumb with constants measured by `benchmarks/plan.py` on two cores of an AMD EPYC with
-AVX-512 (time) and of an Intel Xeon (memory to train); the script compares them with measurements.
+Memory and time follow rules of thumb with constants measured by `benchmarks/plan.py` on two cores of an AMD EPYC (Zen
+5; time) and of an Intel Xeon (memory to train); the script compares them with measurements. How much faster or slower
+this machine is, a small model tells.
 """
 
+import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from statistics import median
 from typing import Any
 
-from lsan.compression.sizes import shipped_bytes
-from lsan.config import CodedTableConfig, FullTableConfig, ModelConfig, Recipe, recipe_from, recipe_to
+from lsan.compression.sizes import shipped_bytes, small_run
+from lsan.config import (
+    CodedTableConfig,
+    FullTableConfig,
+    ModelConfig,
+    QuantisationConfig,
+    Recipe,
+    TwinTransformerConfig,
+    recipe_from,
+    recipe_to,
+)
 from lsan.errors import ConfigError
+from lsan.export.bundle import make_bundle
+from lsan.runtime import Recommender
 from lsan.training.loop import PIECE
 
 #: Memory to train in bytes: of a process that has loaded everything; for each number of the item vectors that are
@@ -45,7 +61,7 @@ class Costs:
     serving: int
     """Bytes of a Python process that recommends from the file; ids are numbers, there are no titles."""
     microseconds: float
-    """Median time of one recommendation after a history as long as the model reads, one thread of the native engine."""
+    """Median time of one recommendation after a history as long as the model reads, one thread of this machine."""
 
 
 def costs_of_options(recipe: Recipe, items: int, events: int) -> Iterator[Costs]:
@@ -70,7 +86,7 @@ def costs(option: str, recipe: Recipe, items: int, events: int) -> Costs:
         shipped=shipped,
         training=round(training_bytes(recipe, items, events)),
         serving=round(serving_bytes(recipe, items, shipped)),
-        microseconds=microseconds(recipe.model, items),
+        microseconds=microseconds(recipe.model, items) * slowness(),
     )
 
 
@@ -96,7 +112,7 @@ def serving_bytes(recipe: Recipe, items: int, shipped: int) -> float:
 
 
 def microseconds(model: ModelConfig, items: int) -> float:
-    """Time of one recommendation."""
+    """Time of one recommendation on the machine that the constants are of."""
     blocks, _ = _shape(model)
     width, length = model.width, model.history
     inner = getattr(model.encoder, "feed_forward", 4)
@@ -112,6 +128,29 @@ def microseconds(model: ModelConfig, items: int) -> float:
         size = items * width * bits / 8
         scores = max(items * width * _NUMBER[bits], size * _FAR if size > _CACHE else 0)
     return _CALL + _EVENT * length + _PRODUCT * products + _OPERATION * (10 + 12 * blocks) + scores
+
+
+#: The model that is timed, and how often.
+_PROBE = ModelConfig(
+    regime="prefix", history=50, width=64, encoder=TwinTransformerConfig(), table=CodedTableConfig(tables=16, rows=256),
+    quantisation=QuantisationConfig(weights=4, table=8, bias=4),
+)  # fmt: skip
+_PROBE_ITEMS, _PROBE_CALLS, _WARM_UP = 12_000, 200, 50
+
+
+@cache
+def slowness() -> float:
+    """How many times as long a recommendation takes on this machine, with the engine that is installed, as on the one
+    that the constants are of: measured in less than a second, with a model of random weights."""
+    recommender = Recommender(make_bundle(small_run(Recipe(model=_PROBE), _PROBE_ITEMS)).content)
+    chance = random.Random(0)
+    taken = []
+    for _ in range(_WARM_UP + _PROBE_CALLS):
+        history = [chance.randint(1, _PROBE_ITEMS) for _ in range(_PROBE.history)]
+        begun = time.perf_counter()
+        recommender.recommend(history)
+        taken.append(time.perf_counter() - begun)
+    return 1e6 * median(taken[_WARM_UP:]) / microseconds(_PROBE, _PROBE_ITEMS)
 
 
 def _shape(model: ModelConfig) -> tuple[int, int]:
