@@ -40,12 +40,12 @@ _TRAIN_BASE, _TRAIN_VECTOR, _TRAIN_ATTENTION, _TRAIN_NUMBER, _TRAIN_CODE, _TRAIN
 _SERVE_BASE, _SERVE_ITEM = 37.8e6, 26.0
 
 #: Microseconds: of a call; for each event of the history; for each multiplication of the encoder; for each operation.
-_CALL, _EVENT, _PRODUCT, _OPERATION = 14.5, 0.2, 2.2e-5, 0.134
+_CALL, _EVENT, _PRODUCT, _OPERATION = 6.3, 0.164, 9.8e-6, 0.065
 
 #: Microseconds for each of N tables; to score an item, for each of its codes, and for each pair of them (with more
 #: codes, bounds tell less, and more items are scored exactly); for each number of its vector, by bits; for each byte of
 #: all vectors, where these are more than the cache holds.
-_TABLE, _CODE, _PAIR, _NUMBER, _FAR, _CACHE = 0.5, 3.2e-5, 0.7e-6, {32: 4.8e-5, 8: 4.5e-5, 4: 5e-5}, 7.9e-5, 16e6
+_TABLE, _CODE, _PAIR, _NUMBER, _FAR, _CACHE = 0.24, 1.2e-5, 0.7e-6, {32: 4.4e-5, 8: 3e-5, 4: 3.7e-5}, 3.5e-5, 16e6
 
 
 @dataclass(frozen=True, kw_only=True)
