@@ -348,6 +348,9 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Table [training.loss]: `kind` is cross-entropy, sampled-softmax, gbce, bce or bpr."""
     distillation: DistillationConfig | None = None
     """Table [training.distillation]."""
+    r_drop: NonNegative = 0.0
+    """Weight of R-Drop (Liang et al. 2021): every example is computed under two dropout masks, and how far the two
+    softmaxes are apart is added to the loss. 0: once, without."""
     batch_size: Size = 64
     """Examples a step: histories in the causal and cloze regimes, prefixes in the prefix one."""
     learning_rate: Positive = 1e-3
@@ -389,11 +392,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Table [training]."""
 
     def __post_init__(self) -> None:
-        loss = self.training.loss
-        if self.training.distillation is not None and (
-            self.model.regime == "cloze" or not isinstance(loss, CrossEntropyConfig) or loss.temperature != 1
-        ):
-            raise ValueError("distillation needs the loss cross-entropy at temperature 1, and regime prefix or causal")
+        loss, plain = self.training.loss, self.model.regime != "cloze"
+        plain &= isinstance(loss, CrossEntropyConfig) and loss.temperature == 1
+        for setting, asked in (("distillation", self.training.distillation), ("r_drop", self.training.r_drop)):
+            if asked and not plain:
+                raise ValueError(
+                    f"{setting} needs the loss cross-entropy at temperature 1, and regime prefix or causal"
+                )
+        if self.training.r_drop and not self.model.dropout:
+            raise ValueError("r_drop compares two dropout masks: it needs model.dropout")
 
     def with_seed(self, seed: int) -> "Recipe":
         """The same recipe with another seed.

@@ -93,7 +93,8 @@ def costs(option: str, recipe: Recipe, items: int, events: int) -> Costs:
 def training_bytes(recipe: Recipe, items: int, events: int) -> float:
     """Peak memory of a training."""
     model, blocks, heads = recipe.model, *_shape(recipe.model)
-    positions = min(recipe.training.batch_size, max(1, PIECE["cpu"] // model.history)) * model.history
+    batch = recipe.training.batch_size * (2 if recipe.training.r_drop else 1)
+    positions = min(batch, max(1, PIECE["cpu"] // model.history)) * model.history
     numbers = items * model.width if isinstance(model.table, FullTableConfig) else 0
     codes = items * model.table.tables if isinstance(model.table, CodedTableConfig) else 0
     return (
