@@ -33,6 +33,8 @@ def test_the_usual_space_lies_around_the_recipe() -> None:
     assert space["model.width"] == [8, 16, 32]
     assert space["model.encoder.blocks"] == [1, 2]
     assert default_space(Recipe(model=ModelConfig(width=4, encoder=SasRecConfig(heads=4))))["model.width"] == [4, 8]
+    with_r_drop = Recipe(model=ModelConfig(dropout=0.1), training=TrainingConfig(r_drop=1.0))
+    assert space_from(default_space(with_r_drop), with_r_drop, where="usual")["model.dropout"][0] == 0.05
     assert "model.encoder.blocks" not in default_space(Recipe(model=ModelConfig(encoder=Gru4RecConfig())))
 
 

@@ -26,13 +26,14 @@ def default_space(recipe: Recipe) -> Space:
     """What matters most in most recipes, around the values that this one has. docs/tuning.md lists it."""
     model, training = recipe.model, recipe.training
     heads = getattr(model.encoder, "heads", 1)
+    least = 0.05 if training.r_drop else 0.0  # R-Drop needs dropout
     widths = [width for width in (model.width // 2, model.width, model.width * 2) if width and width % heads == 0]
     space: Space = {
         "training.learning_rate": [training.learning_rate / 4, training.learning_rate * 4, "log"],
         "training.batch_size": _around(training.batch_size, factor=2),
         "training.weight_decay": sorted({0.0, 1e-4, 1e-3, 1e-2, 1e-1, training.weight_decay}),
         "training.averaging": sorted({0.0, 0.99, 0.998, 0.9995, training.averaging}),
-        "model.dropout": [max(0.0, round(model.dropout - 0.2, 3)), min(0.9, round(model.dropout + 0.2, 3)), "linear"],
+        "model.dropout": [max(least, round(model.dropout - 0.2, 3)), min(0.9, round(model.dropout + 0.2, 3)), "linear"],
         "model.width": widths,
     }
     if (blocks := getattr(model.encoder, "blocks", None)) is not None:
