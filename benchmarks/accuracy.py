@@ -39,9 +39,9 @@ COUNTED = ("popularity", "recent-popularity", "markov", "item-knn")
 PLAN: dict[str, dict[str, int]] = {
     "beauty": {
         "lsan": 3, "sasrec": 3, "bsarec": 3, "lightsans": 1, "bert4rec": 1, "gru4rec": 1, "caser": 1, "fpmc": 1,
-        "sasrec-original": 1, "paper": 1,
+        "sasrec-original": 1, "paper": 1, "lsan-r-drop": 3, "sasrec-r-drop": 3, "bsarec-r-drop": 3,
     },
-    "sports": {"lsan": 3, "sasrec": 3, "bsarec": 3},
+    "sports": {"lsan": 3, "sasrec": 3, "bsarec": 3, "lsan-r-drop": 1},
     "ml-1m": {"lsan": 3, "sasrec": 3, "gru4rec": 3},
     "yelp": {"lsan": 1, "sasrec": 1, "bsarec": 1},
     "online-retail": {"lsan": 1, "sasrec": 1, "gru4rec": 1, "lsan-time": 1},
