@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -321,3 +322,9 @@ def test_a_recipe_with_distillation_is_not_for_train(corner_shop: Dataset, tmp_p
     with pytest.raises(ConfigError, match="needs a teacher: train such a recipe with `lsan compress`"):
         start_run(corner_shop, recipe, tmp_path / "run", device=CPU, observer=Observer())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_is_trained_once_where_its_teacher_was_trained_with_r_drop() -> None:
+    teacher = recipe_of()
+    with_r_drop = msgspec.structs.replace(teacher, training=msgspec.structs.replace(teacher.training, r_drop=1.0))
+    assert PLAN.recipe(with_r_drop) == PLAN.recipe(teacher)

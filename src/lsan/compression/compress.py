@@ -72,12 +72,12 @@ class Plan:
         return recipe_from(content, where=self.name)
 
     def student(self, teacher: Recipe) -> Recipe:
-        """How the student is trained before it has codes: as its teacher, narrower, with less dropout since the
-        teacher's word is smoother than the data, and learning from it."""
+        """How the student is trained before it has codes: as its teacher, narrower, with less dropout and no R-Drop
+        since the teacher's word is smoother than the data, and learning from it."""
         content: dict[str, Any] = recipe_to(teacher)
         content["model"] |= {"width": self.width, "dropout": 0.6 * teacher.model.dropout, "table": {"kind": "full"}}
         content["training"] |= {
-            "loss": {"kind": "cross-entropy"}, "distillation": {},
+            "loss": {"kind": "cross-entropy"}, "distillation": {}, "r_drop": 0.0,
             "epochs": (epochs := _EPOCHS[teacher.model.regime]), "patience": epochs, "decay": "linear",
         }  # fmt: skip
         return recipe_from(content, where=f"student of width {self.width}")
