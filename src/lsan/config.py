@@ -371,7 +371,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     all of them if not given. For large catalogues with many users."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products in training, those of the encoder and of full cross-entropy and sampled softmax; sums,
-    weights and moments stay float32. auto: bfloat16 where the processor multiplies it natively."""
+    weights and moments stay float32. auto: bfloat16 where the processor multiplies it faster."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
