@@ -34,13 +34,11 @@ from lsan.data.windows import HistoryReader
 from lsan.errors import DataError
 from lsan.experiment import Observer, resume_run, start_run
 from lsan.models.histories import Histories
-from lsan.models.item_tables import OutputFactors
 from lsan.models.network import Network
 from lsan.runs import CHECKPOINT, METRICS, MODEL, RunHeader
-from lsan.training import loop, r_drop
+from lsan.training import loop
 from lsan.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from lsan.training.loop import Hooks, _mask, stream, train
-from lsan.training.r_drop import divergence
 
 MakeDataset = Callable[..., Dataset]
 
@@ -206,44 +204,6 @@ def test_batches_in_pieces_train_alike(
         losses[positions] = [json.loads(line)["loss"] for line in (folder / METRICS).read_text().splitlines()]
     assert losses[60] == pytest.approx(losses[1_000_000], rel=1e-4)
     assert losses[60] != losses[1_000_000]  # sums in another order
-
-
-@pytest.mark.parametrize("positions", [1_000_000, 60])
-@pytest.mark.parametrize("regime", ["prefix", "causal"])
-def test_r_drop_computes_every_example_twice(
-    small_shop: Dataset, tmp_path: Path, regime: Regime, positions: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A probability that rounds to no dropout leaves nothing between the two, so a training is as without."""
-    monkeypatch.setitem(loop.PIECE, "cpu", positions)
-    losses = {}
-    for weight in (0.0, 5.0):
-        content = recipe_to(recipe_of(regime, epochs=2))
-        content["model"]["dropout"] = 1e-4
-        content["training"]["r_drop"] = weight
-        folder = tmp_path / str(weight)
-        start_run(small_shop, recipe_from(content, where="here"), folder, device=CPU, observer=Observer())
-        losses[weight] = [json.loads(line)["loss"] for line in (folder / METRICS).read_text().splitlines()]
-    assert losses[5.0] == pytest.approx(losses[0.0], rel=1e-4)
-
-
-def test_r_drop_brings_two_masks_together(small_shop: Dataset, tmp_path: Path) -> None:
-    """The larger its weight, the less the two say differently after two epochs."""
-
-    def how_far_apart(weight: float) -> float:
-        content, seen = recipe_to(recipe_of("prefix", epochs=2)), []
-        content["training"]["r_drop"] = weight
-
-        def noted(one: torch.Tensor, other: torch.Tensor, output: OutputFactors, **options: Any) -> torch.Tensor:
-            value = divergence(one, other, output, **options)
-            seen.append(value.item())
-            return value
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(r_drop, "divergence", noted)
-            run_to_the_end(small_shop, recipe_from(content, where="here"), tmp_path / str(weight))
-        return sum(seen[-10:])
-
-    assert 0 < how_far_apart(20.0) < 0.8 * how_far_apart(1e-6)
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])

@@ -1,7 +1,10 @@
 """R-Drop's divergence is that of the explicit softmaxes; a training with it computes every example twice."""
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lsan.config import Recipe, recipe_from, recipe_to
+from lsan.config import ModelConfig, Recipe, Regime, TrainingConfig, TwinTransformerConfig, recipe_from, recipe_to
+from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
+from lsan.experiment import Observer, start_run
 from lsan.models.item_tables import Codes, OutputFactors
-from lsan.training import r_drop
+from lsan.runs import METRICS
+from lsan.training import loop, r_drop
 from lsan.training.losses import full_cross_entropy
 from lsan.training.r_drop import divergence, with_r_drop
+
+CPU = torch.device("cpu")
 
 Problem = tuple[Tensor, Tensor, OutputFactors]
 
@@ -126,3 +134,49 @@ def test_what_it_does_not_go_with(model: dict[str, object], training: dict[str, 
     content["training"] |= training | {"r_drop": 1.0}
     with pytest.raises(ConfigError, match=reason):
         recipe_from(content, where="test")
+
+
+def recipe_of(regime: Regime) -> Recipe:
+    return Recipe(
+        model=ModelConfig(regime=regime, width=8, history=12, dropout=0.2, encoder=TwinTransformerConfig()),
+        training=TrainingConfig(batch_size=32, learning_rate=1e-2, epochs=2, precision="float32"),
+    )
+
+
+@pytest.mark.parametrize("positions", [1_000_000, 60])
+@pytest.mark.parametrize("regime", ["prefix", "causal"])
+def test_every_example_is_computed_twice(
+    small_shop: Dataset, tmp_path: Path, regime: Regime, positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probability that rounds to no dropout leaves nothing between the two, so a training is as without."""
+    monkeypatch.setitem(loop.PIECE, "cpu", positions)
+    losses = {}
+    for weight in (0.0, 5.0):
+        content = recipe_to(recipe_of(regime))
+        content["model"]["dropout"] = 1e-4
+        content["training"]["r_drop"] = weight
+        folder = tmp_path / str(weight)
+        start_run(small_shop, recipe_from(content, where="here"), folder, device=CPU, observer=Observer())
+        losses[weight] = [json.loads(line)["loss"] for line in (folder / METRICS).read_text().splitlines()]
+    assert losses[5.0] == pytest.approx(losses[0.0], rel=1e-4)
+
+
+def test_it_brings_two_masks_together(small_shop: Dataset, tmp_path: Path) -> None:
+    """The larger its weight, the less the two say differently after two epochs."""
+
+    def how_far_apart(weight: float) -> float:
+        content, seen = recipe_to(recipe_of("prefix")), []
+        content["training"]["r_drop"] = weight
+
+        def noted(one: Tensor, other: Tensor, output: OutputFactors, **options: Any) -> Tensor:
+            value = divergence(one, other, output, **options)
+            seen.append(value.item())
+            return value
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(r_drop, "divergence", noted)
+            folder = tmp_path / str(weight)
+            start_run(small_shop, recipe_from(content, where="here"), folder, device=CPU, observer=Observer())
+        return sum(seen[-10:])
+
+    assert 0 < how_far_apart(20.0) < 0.8 * how_far_apart(1e-6)
