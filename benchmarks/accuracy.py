@@ -5,25 +5,24 @@
 Reads the data from LSAN_SHARED_DATA (default ../shared/data). Trains into runs/accuracy-DATASET/ (what is there is
 resumed, or used as it is, so the same command goes on after an interruption), evaluates each run on the test cases
 once, and keeps it in benchmarks/results/accuracy-DATASET.json and .ranks.parquet. The table is made of all runs that
-are kept there. A recipe is recipes/DATASET/NAME.toml, or else the preset of that name; a run of another recipe is made
-again.
+are kept there. A recipe is recipes/DATASET/NAME.toml, or else the preset of that name; NAME-without-r-drop is that
+without R-Drop. A run of another recipe is made again.
 """
 
 import argparse
 import json
 import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import torch
 
 from kept_runs import KeptRuns
 from lsan.comparison.entries import Entry, find_entries
-from lsan.comparison.outcomes import check_runs, find_outcome
+from lsan.comparison.outcomes import Outcome, check_runs, find_outcome
 from lsan.comparison.report import write_comparison
 from lsan.comparison.rows import compare
 from lsan.data.dataset import Dataset
@@ -32,18 +31,27 @@ from lsan.data.splits import SplitName
 from lsan.experiment import Observer
 from lsan.files import write_atomically
 from provenance import ROOT, provenance
+from side_by_side import in_processes
 
 COUNTED = ("popularity", "recent-popularity", "markov", "item-knn")
+
+#: Ends the name of a network that is trained as the one of the name before it, but without R-Drop.
+WITHOUT = "-without-r-drop"
 
 #: Seeds of each network, by dataset.
 PLAN: dict[str, dict[str, int]] = {
     "beauty": {
         "lsan": 3, "sasrec": 3, "bsarec": 3, "lightsans": 1, "bert4rec": 1, "gru4rec": 1, "caser": 1, "fpmc": 1,
-        "sasrec-original": 1, "paper": 1, "lsan-r-drop": 3, "sasrec-r-drop": 3, "bsarec-r-drop": 3,
+        "sasrec-original": 1, "paper": 1,
+        f"lsan{WITHOUT}": 3, f"sasrec{WITHOUT}": 3, f"bsarec{WITHOUT}": 3, f"lightsans{WITHOUT}": 1,
     },
-    "sports": {"lsan": 3, "sasrec": 3, "bsarec": 3, "lsan-r-drop": 1},
+    "sports": {
+        "lsan": 3, "sasrec": 3, "bsarec": 3, f"lsan{WITHOUT}": 1, f"sasrec{WITHOUT}": 1, f"bsarec{WITHOUT}": 1,
+    },
     "ml-1m": {"lsan": 3, "sasrec": 3, "gru4rec": 3},
-    "yelp": {"lsan": 1, "sasrec": 1, "bsarec": 1},
+    "yelp": {
+        "lsan": 1, "sasrec": 1, "bsarec": 1, f"lsan{WITHOUT}": 1, f"sasrec{WITHOUT}": 1, f"bsarec{WITHOUT}": 1,
+    },
     "online-retail": {"lsan": 1, "sasrec": 1, "gru4rec": 1, "lsan-time": 1},
     "ml-1m-exact": {"lsan": 3, "lsan-time": 3},
 }  # fmt: skip
@@ -60,32 +68,26 @@ def main() -> None:
     parser.add_argument("--split", choices=("leave-one-out", "temporal"), default="leave-one-out")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each")
-    parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     name = arguments.dataset if arguments.split == "leave-one-out" else f"{arguments.dataset}-{arguments.split}"
     folder, dataset = ROOT / "runs" / f"accuracy-{name}", dataset_of(arguments.dataset)
     entries = entries_of(arguments.dataset, arguments.models, arguments.split)
     torch.set_num_threads(arguments.threads)
-    if arguments.only is not None:
-        entries = [entry for entry in entries if entry.label == arguments.only]
-        find_outcome(entries[0], dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
+    if arguments.one is not None:
+        _find(next(entry for entry in entries if entry.label == arguments.one), dataset, folder)
         return
     path = ROOT / "benchmarks" / "results" / f"accuracy-{name}.json"
     kept = KeptRuns(path, dataset)
     missing = [entry for entry in entries if entry.label not in kept.outcomes(entries)]
     check_runs(missing, dataset, folder)
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
     planned = entries_of(arguments.dataset, None, arguments.split)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        try:
-            for done in as_completed([pool.submit(_in_a_process, entry, folder) for entry in missing]):
-                entry = done.result()
-                outcome = find_outcome(entry, dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
-                kept.add(outcome, {"jobs": arguments.jobs, "threads_a_job": arguments.threads, **provenance()})
-                _write(kept, planned, dataset, path, folder)
-                print(f"{entry.label} is done", flush=True)
-        finally:  # after an error, begin nothing more
-            pool.shutdown(wait=False, cancel_futures=True)
+    for entry in in_processes(missing, folder, arguments.jobs):
+        kept.add(
+            _find(entry, dataset, folder), {"jobs": arguments.jobs, "threads_a_job": arguments.threads, **provenance()}
+        )
+        _write(kept, planned, dataset, path, folder)
+        print(f"{entry.label} is done", flush=True)
     _write(kept, planned, dataset, path, folder)
     print(f"written {path.relative_to(ROOT)} and {(folder / 'comparison.md').relative_to(ROOT)}")
 
@@ -127,13 +129,11 @@ def entries_of(dataset: str, models: list[str] | None, split: SplitName) -> list
             raise SystemExit(f"no model {', '.join(sorted(unknown))} in the plan of {dataset}")
         names = [name for name in COUNTED if name in asked]
         plan = {model: int(asked[model] or seeds) for model, seeds in plan.items() if model in asked}
-    entries = []
-    for seeds in sorted(set(plan.values())):
-        names += [_recipe(dataset, model) for model in plan if plan[model] == seeds]
-        entries += find_entries(names, seeds=seeds, split=split, include_seen=dataset in REPEATS)
-        names = []
-    if not entries:
-        entries = find_entries(names, seeds=1, split=split, include_seen=dataset in REPEATS)
+    terms: dict[str, Any] = {"split": split, "include_seen": dataset in REPEATS}
+    entries = find_entries(names, seeds=1, **terms) if names else []
+    for model, seeds in plan.items():
+        found = find_entries([_recipe(dataset, model.removesuffix(WITHOUT))], seeds=seeds, **terms)
+        entries += [_without_r_drop(entry, model) for entry in found] if model.endswith(WITHOUT) else found
     return sorted(entries, key=lambda entry: (not entry.baseline, entry.recipe.seed))
 
 
@@ -142,11 +142,13 @@ def _recipe(dataset: str, model: str) -> str:
     return str(path) if path.exists() else model
 
 
-def _in_a_process(entry: Entry, folder: Path) -> Entry:
-    """Train and evaluate one entry in a process of its own, so that entries run side by side."""
-    with (folder / "runs" / f"{entry.label}.log").open("a") as log:
-        subprocess.run([sys.executable, *sys.argv, "--only", entry.label], check=True, stdout=log, stderr=log)
-    return entry
+def _without_r_drop(entry: Entry, name: str) -> Entry:
+    training = msgspec.structs.replace(entry.recipe.training, r_drop=0.0)
+    return replace(entry, name=name, recipe=msgspec.structs.replace(entry.recipe, training=training))
+
+
+def _find(entry: Entry, dataset: Dataset, folder: Path) -> Outcome:
+    return find_outcome(entry, dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
 
 
 if __name__ == "__main__":

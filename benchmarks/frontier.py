@@ -2,10 +2,11 @@
 
     python benchmarks/frontier.py beauty --teachers RUN [RUN ...] [--only NAME ...] [--threads 1]
 
-Teachers are finished runs with full item tables on that dataset, such as those in runs/accuracy-DATASET/runs/. Trains
-into runs/frontier-DATASET/ (what is there is used), evaluates each model on the test cases once, and keeps it in
-benchmarks/results/frontier-DATASET.json, with a picture. Bytes are those of the exported file without ids, titles and
-categories.
+Teachers are finished runs with full item tables on that dataset, such as those in runs/accuracy-DATASET/runs/; the
+first of them is the dense model to compare with (`before`), and its seed is that of all that is trained. So other
+seeds come from other teachers, a first one of that seed. Trains into runs/frontier-DATASET/seed-SEED/ (what is there is
+used), evaluates each model on the test cases once, and keeps it in benchmarks/results/frontier-DATASET.json and
+.ranks.parquet, with a picture. Bytes are those of the exported file without ids, titles and categories.
 """
 
 import argparse
@@ -13,18 +14,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from accuracy import PLAN, REPEATS, dataset_of
+from kept_runs import KeptRuns
+from lsan.comparison.entries import Entry
+from lsan.comparison.outcomes import Costs, Outcome
+from lsan.comparison.rows import DECIDER, Comparison, compare
 from lsan.compression.compress import Compression, Plan
-from lsan.config import Recipe, recipe_from, recipe_to
-from lsan.evaluation.report import Report
-from lsan.experiment import Observer, evaluate, make_split
+from lsan.config import recipe_from, recipe_to
+from lsan.data.dataset import Dataset
+from lsan.evaluation.latency import recommendation_microseconds
+from lsan.experiment import Observer, evaluate, history_reader, make_split
 from lsan.export.bundle import shipped_parts
 from lsan.files import write_atomically
 from lsan.pictures import Point, accuracy_picture
 from lsan.runs import load_run
 from provenance import ROOT, provenance
+
+_CPU = torch.device("cpu")
 
 #: Plans of `lsan compress`.
 PLANS = [
@@ -54,66 +63,82 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    dataset, device = dataset_of(arguments.dataset), torch.device("cpu")
-    folder, path = (
-        ROOT / "runs" / f"frontier-{arguments.dataset}",
-        ROOT / "benchmarks" / "results" / f"frontier-{arguments.dataset}.json",
-    )
+    dataset, repeats = dataset_of(arguments.dataset), arguments.dataset in REPEATS
+    teachers = [load_run(teacher, device=_CPU) for teacher in arguments.teachers]
+    seed = teachers[0].header.recipe.seed
+    folder = ROOT / "runs" / f"frontier-{arguments.dataset}" / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    compression = Compression(
-        teachers=[load_run(teacher, device=device) for teacher in arguments.teachers],
-        dataset=dataset, folder=folder, device=device, observer=Observer(),
-    )  # fmt: skip
-    kept = json.loads(path.read_text()) if path.exists() else {"models": {}}
-    models: dict[str, Any] = kept["models"] if kept.get("content_hash") == dataset.content_hash else {}
-    repeats = arguments.dataset in REPEATS
-
-    def keep(name: str, run_folder: Path) -> None:
-        run = load_run(run_folder, device=device)
-        split = make_split(dataset, run.header.recipe.split)
-        report: Report = evaluate(run.network, dataset, split, run.header, "test", device=device)
-        policy = report.all_items if repeats else report.unseen_items
-        models[name] = {
-            "bytes": sum(shipped_parts(run).values()),
-            "validation nDCG@10": run.header.progress["validation nDCG@10"],
-            **{key: [one.mean, one.low, one.high] for key, one in policy.accuracy.items() if key.endswith("@10")},
-            "recipe": recipe_to(run.header.recipe),
-            "made": provenance(),
-        }
-        write_atomically(path, (json.dumps(_result(models, dataset.content_hash, arguments), indent=1) + "\n").encode())
-        _picture(models, path.with_suffix(".png"))
-        print(f"{name}: {models[name]['bytes']:,} bytes, test nDCG@10 {models[name]['nDCG@10'][0]:.4f}", flush=True)
-
-    if "before" not in models:
-        keep("before", arguments.teachers[0])
-    for plan in PLANS:
-        asked = plan.width <= compression.recipe.model.width if arguments.only is None else plan.name in arguments.only
-        if asked and plan.name not in models:
-            keep(plan.name, compression.run(plan))
-    for name, table in OTHERS.items():
-        if name not in models and (arguments.only is None or name in arguments.only):
-            keep(name, _other(compression, name, table))
+    compression = Compression(teachers=teachers, dataset=dataset, folder=folder, device=_CPU, observer=Observer())
+    path = ROOT / "benchmarks" / "results" / f"frontier-{arguments.dataset}.json"
+    kept = KeptRuns(path, dataset)
+    made = {"teachers": [teacher.name for teacher in arguments.teachers], **provenance()}
+    for name in ["before", *(plan.name for plan in PLANS), *OTHERS]:
+        if f"{name}-{seed}" in kept.runs or name not in (arguments.only or [name]) + ["before"]:
+            continue
+        if name == "before":
+            run = arguments.teachers[0]
+        elif name in OTHERS:
+            run = _other(compression, name)
+        else:
+            plan = next(plan for plan in PLANS if plan.name == name)
+            if plan.width > compression.recipe.model.width:
+                continue
+            run = compression.run(plan)
+        outcome = _evaluated(name, run, dataset, repeats=repeats)
+        kept.add(outcome, made)
+        row = next(row for row in _write(kept, dataset, path).rows if row.name == name)
+        print(f"{outcome.entry.label}: {row.costs.bytes:,} bytes, {DECIDER} of {len(row.seeds)} seeds "
+              f"{row.accuracy[outcome.entry.policy][DECIDER].mean:.4f}", flush=True)  # fmt: skip
 
 
-def _other(compression: Compression, name: str, table: dict[str, Any]) -> Path:
+def _other(compression: Compression, name: str) -> Path:
     """A model of width 64 with such an item table, trained if it is not there."""
     content = recipe_to(Plan(width=64).student(compression.recipe))
-    content["model"] |= {"table": table, "quantisation": {"weights": 8, "table": 8}}
-    recipe: Recipe = recipe_from(content, where=name)
-    return compression.train(recipe, compression.folder / name)
+    content["model"] |= {"table": OTHERS[name], "quantisation": {"weights": 8, "table": 8}}
+    return compression.train(recipe_from(content, where=name), compression.folder / name)
 
 
-def _result(models: dict[str, Any], content_hash: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    teachers = [teacher.name for teacher in arguments.teachers]
-    return {"dataset": arguments.dataset, "content_hash": content_hash, "teachers": teachers, "models": models}
+def _evaluated(name: str, folder: Path, dataset: Dataset, *, repeats: bool) -> Outcome:
+    """The run's outcome on the test cases; bytes are those that ship."""
+    run = load_run(folder, device=_CPU)
+    recipe = msgspec.structs.replace(run.header.recipe, exclude_seen=not repeats)
+    split = make_split(dataset, recipe.split)
+    report = evaluate(run.network, dataset, split, run.header, "test", device=_CPU)
+    costs = Costs(
+        parameters=sum(parameter.numel() for parameter in run.network.parameters()),
+        bytes=sum(shipped_parts(run).values()),
+        training_seconds=run.header.progress["seconds"],
+        recommendation_microseconds=recommendation_microseconds(
+            run.network, split.test, history_reader(dataset, split, run.header)
+        ),
+    )
+    return Outcome(
+        entry=Entry(name=name, recipe=recipe, baseline=False),
+        costs=costs,
+        figures={"validation nDCG@10": run.header.progress["validation nDCG@10"], **report.to_json()},
+        users=report.users,
+        ranks={"unseen items": report.unseen_items.ranks, "all items": report.all_items.ranks},
+    )
 
 
-def _picture(models: dict[str, Any], path: Path) -> None:
-    points = []
-    for name, model in models.items():
-        mean, low, high = model["nDCG@10"]
-        points.append(Point(name=name, x=model["bytes"], y=mean, low=low, high=high))
-    accuracy_picture(points, "bytes of the model file", "test nDCG@10", path)
+def _write(kept: KeptRuns, dataset: Dataset, path: Path) -> Comparison:
+    """The table of all models that are kept, and the picture."""
+    entries = [
+        Entry(name=label.rpartition("-")[0], recipe=recipe_from(run["recipe"], where=label), baseline=False)
+        for label, run in kept.runs.items()
+    ]
+    comparison = compare(list(kept.outcomes(entries).values()), dataset, "test")
+    table: dict[str, Any] = comparison.to_json()
+    for row in table["rows"]:
+        del row["figures"]  # under "runs"
+    write_atomically(path, (json.dumps({**table, "runs": kept.runs, **provenance()}, indent=1) + "\n").encode())
+    figures = {row.name: row.accuracy[comparison.policy][DECIDER] for row in comparison.rows}
+    points = [
+        Point(name=row.name, x=row.costs.bytes, y=figure.mean, low=figure.low, high=figure.high)
+        for row, figure in zip(comparison.rows, figures.values(), strict=True)
+    ]
+    accuracy_picture(points, "bytes of the model file", f"test {DECIDER}", path.with_suffix(".png"))
+    return comparison
 
 
 if __name__ == "__main__":

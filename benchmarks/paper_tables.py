@@ -17,7 +17,7 @@ nearest is BSARec's encoder, whose frequency filter is one over the whole histor
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +155,10 @@ def _write(kept: KeptRuns, planned: list[Entry], dataset: Dataset, path: Path, n
     for row in rows.values():
         del row["figures"]  # under "runs"
     frontier = ROOT / "benchmarks" / "results" / f"frontier-{name}.json"
-    models = json.loads(frontier.read_bytes())["models"] if frontier.exists() else {}
+    learnt = json.loads(frontier.read_bytes())["rows"] if frontier.exists() else []
     tables = {
         "table 3, nDCG@20": table_3(TABLE_3[name], rows),
-        "table 3, learnt codes, nDCG@10": learnt_codes(models),
+        "table 3, learnt codes, nDCG@10": learnt_codes(learnt),
         "table 4, nDCG@20": table_4(TABLE_4[name], rows),
     }
     result = {**tables, **comparison, "runs": kept.runs, **provenance()}
@@ -195,20 +195,20 @@ def figure_of(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def learnt_codes(models: Mapping[str, Any]) -> list[dict[str, Any]]:
+def learnt_codes(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Compressed models of the frontier, the largest first: how many times smaller, and the share that is kept."""
-    if "before" not in models:
-        return []
-    dense = models["before"]
+    figures = {row["name"]: row["accuracy"]["unseen items"]["nDCG@10"] for row in rows}
+    sizes = {row["name"]: row["costs"]["bytes"] for row in rows}
     return [
         {
-            "model": name,
-            "times smaller": round(dense["bytes"] / model["bytes"], 1),
-            "bytes": model["bytes"],
-            "unseen items": [round(value, 4) for value in model["nDCG@10"]],
-            "kept": round(model["nDCG@10"][0] / dense["nDCG@10"][0], 3),
+            "model": row["name"],
+            "seeds": len(row["seeds"]),
+            "times smaller": round(sizes["before"] / sizes[row["name"]], 1),
+            "bytes": sizes[row["name"]],
+            "unseen items": [round(figures[row["name"]][key], 4) for key in ("mean", "low", "high")],
+            "kept": round(figures[row["name"]]["mean"] / figures["before"]["mean"], 3),
         }
-        for name, model in sorted(models.items(), key=lambda pair: -pair[1]["bytes"])
+        for row in sorted(rows, key=lambda row: -sizes[row["name"]])
     ]
 
 

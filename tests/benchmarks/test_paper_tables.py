@@ -45,11 +45,12 @@ def test_what_is_not_there_yet_is_none() -> None:
 
 
 def test_learnt_codes_beside_the_dense_model() -> None:
-    models = {
-        "small": {"bytes": 20, "nDCG@10": [0.045, 0.04, 0.05]},
-        "before": {"bytes": 100, "nDCG@10": [0.05, 0.045, 0.055]},
-    }
-    before, small = learnt_codes(models)
+    def model(name: str, size: int, figure: float) -> dict[str, Any]:
+        accuracy = {"unseen items": {"nDCG@10": {"mean": figure, "low": figure - 0.01, "high": figure + 0.01}}}
+        return {"name": name, "seeds": [0, 1], "costs": {"bytes": size}, "accuracy": accuracy}
+
+    before, small = learnt_codes([model("small", 20, 0.045), model("before", 100, 0.05)])
     assert (before["model"], before["times smaller"], before["kept"]) == ("before", 1.0, 1.0)
     assert (small["model"], small["times smaller"], small["kept"]) == ("small", 5.0, 0.9)
-    assert learnt_codes({}) == []
+    assert small["unseen items"] == [0.045, 0.035, 0.055]
+    assert learnt_codes([]) == []
