@@ -1,10 +1,10 @@
-"""R-Drop's divergence is that of the explicit softmaxes; a training with it computes every example twice."""
+"""R-Drop's loss is that of the explicit softmaxes; a training with it computes every example twice."""
 
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,18 +18,17 @@ from lsan.errors import ConfigError
 from lsan.experiment import Observer, start_run
 from lsan.models.item_tables import Codes, OutputFactors
 from lsan.runs import METRICS
-from lsan.training import loop, r_drop
+from lsan.training import loop, losses
 from lsan.training.losses import full_cross_entropy
-from lsan.training.r_drop import divergence, with_r_drop
 
 CPU = torch.device("cpu")
 
-Problem = tuple[Tensor, Tensor, OutputFactors]
+Problem = tuple[Tensor, OutputFactors, Tensor]
 
 
-def problem(*, items: int, positions: int, tables: int, slices: int, seed: int, scale: float = 1.0) -> Problem:
-    """Two sets of hidden vectors and output factors in float64. `tables` rows an item, 0 for one of its own; as many
-    `slices` of the width, or 1."""
+def problem(*, items: int, pairs: int, tables: int, slices: int, seed: int, scale: float = 1.0) -> Problem:
+    """Hidden vectors, those of all pairs' first positions and then of their second ones, output factors and targets, in
+    float64. `tables` rows an item, 0 for one of its own; as many `slices` of the width, or 1."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -41,82 +40,84 @@ def problem(*, items: int, positions: int, tables: int, slices: int, seed: int, 
         codes = Codes(chosen, rows * tables)
     weight = normal(rows * tables if tables else items, width // slices)
     output = OutputFactors(weight=weight, codes=codes, bias=normal(items), slices=slices)
-    return normal(positions, width), normal(positions, width), output
+    targets = torch.randint(1, items + 1, (pairs,), generator=generator)
+    return normal(2 * pairs, width), output, torch.cat([targets, targets])
 
 
-def explicit(one: Tensor, other: Tensor, output: OutputFactors) -> Tensor:
-    p, q = output.scores(one).log_softmax(1), output.scores(other).log_softmax(1)
-    return ((p.exp() * (p - q)).sum(1) + (q.exp() * (q - p)).sum(1)).mean() / 2
+def explicit(hidden: Tensor, output: OutputFactors, targets: Tensor, weight: float) -> Tensor:
+    """Half of `-log p(y) - log q(y) + weight / 2 (KL(p, q) + KL(q, p))` (Liang et al., equation 4), the mean over
+    pairs."""
+    scores = output.scores(hidden).log_softmax(1)
+    p, q = scores.chunk(2)
+    divergences = (p.exp() * (p - q)).sum(1) + (q.exp() * (q - p)).sum(1)
+    return -scores.gather(1, targets[:, None] - 1).mean() + weight / 4 * divergences.mean()
 
 
-def with_gradients(loss: Tensor, one: Tensor, other: Tensor, output: OutputFactors) -> Sequence[Tensor]:
-    return [loss, *torch.autograd.grad(3 * loss, [one, other, output.weight, output.bias])]
+def with_gradients(loss: Tensor, hidden: Tensor, output: OutputFactors) -> Sequence[Tensor]:
+    return [loss, *torch.autograd.grad(3 * loss, [hidden, output.weight, output.bias])]
 
 
-@settings(max_examples=60)
+def in_float32(hidden: Tensor, output: OutputFactors) -> tuple[Tensor, OutputFactors]:
+    weight, bias = (x.detach().float().requires_grad_() for x in (output.weight, output.bias))
+    return hidden.detach().float().requires_grad_(), replace(output, weight=weight, bias=bias)
+
+
+@settings(max_examples=100)
 @given(
     items=st.integers(1, 30),
-    positions=st.integers(1, 20),
+    pairs=st.integers(1, 20),
     table=st.sampled_from([(0, 1), (1, 1), (3, 1), (2, 2), (4, 4)]),
     scale=st.sampled_from([0.1, 1.0, 10.0]),
+    weight=st.sampled_from([0.3, 1.0, 7.0]),
     seed=st.integers(0, 99),
-    positions_in_block=st.integers(1, 25),
+    pairs_in_block=st.integers(1, 25),
 )
 def test_it_equals_explicit_softmaxes(
-    items: int, positions: int, table: tuple[int, int], scale: float, seed: int, positions_in_block: int
+    items: int, pairs: int, table: tuple[int, int], scale: float, weight: float, seed: int, pairs_in_block: int
 ) -> None:
-    given_ = problem(items=items, positions=positions, tables=table[0], slices=table[1], seed=seed, scale=scale)
+    """A scale of 10 is beyond what exponentials hold, so that the highest score is taken off before them."""
+    hidden, output, targets = problem(
+        items=items, pairs=pairs, tables=table[0], slices=table[1], seed=seed, scale=scale
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(r_drop._BLOCK, "cpu", positions_in_block * items)
-        values = with_gradients(divergence(*given_), *given_)
-    torch.testing.assert_close(values, with_gradients(explicit(*given_), *given_), rtol=1e-6, atol=1e-8)
+        patch.setitem(losses._BLOCK, ("cpu", False), 2 * pairs_in_block * items)
+        patch.setattr(losses, "_POSITIONS", 1)
+        loss = full_cross_entropy(hidden, output, targets, r_drop=weight)
+        values = with_gradients(loss, hidden, output)
+    expected = with_gradients(explicit(hidden, output, targets, weight), hidden, output)
+    torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_by_hand() -> None:
     """Two items, p = (1/4, 3/4) and q = (1/2, 1/2): KL(p, q) + KL(q, p) = sum (p - q) ln(p / q) = ln(3) / 4."""
     output = OutputFactors(weight=torch.tensor([[0.0], [1.0]]), codes=None, bias=torch.zeros(2))
-    found = divergence(torch.tensor([[math.log(3)]]), torch.zeros(1, 1), output)
-    assert found.item() == pytest.approx(math.log(3) / 8)
+    hidden, targets = torch.tensor([[math.log(3)], [0.0]]), torch.tensor([1, 1])
+    found = full_cross_entropy(hidden, output, targets, r_drop=2.0)
+    assert found.item() == pytest.approx((math.log(4) + math.log(2)) / 2 + 2 * math.log(3) / 16)
 
 
 def test_equal_vectors_are_not_apart() -> None:
-    one, _, output = problem(items=50, positions=8, tables=0, slices=1, seed=0)
-    output = OutputFactors(
-        weight=output.weight.detach().float().requires_grad_(), codes=None, bias=output.bias.detach().float()
-    )
-    for precision in (torch.float32, torch.bfloat16):
-        hidden = one.detach().float().requires_grad_()
-        loss = divergence(hidden, hidden.clone(), output, precision=precision)
-        assert loss.item() == 0
-        for gradient in torch.autograd.grad(loss, [hidden, output.weight]):
-            assert gradient.abs().max() == 0
+    hidden, output, targets = problem(items=50, pairs=8, tables=0, slices=1, seed=0)
+    once, output = in_float32(hidden[:8], output)
+    for precision, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 0.01)):
+        both = torch.cat([once, once])
+        found, without = (
+            with_gradients(full_cross_entropy(both, output, targets, r_drop=weight, precision=precision), once, output)
+            for weight in (5.0, 0.0)
+        )
+        assert found[0].item() == pytest.approx(without[0].item(), rel=1e-6)
+        for value, right in zip(found, without, strict=True):
+            assert (value - right).norm() <= tolerance * right.norm()
 
 
 @pytest.mark.parametrize(("tables", "slices"), [(0, 1), (3, 1), (4, 4)])
 def test_bfloat16_is_close(tables: int, slices: int) -> None:
-    one, other, output = problem(items=200, positions=64, tables=tables, slices=slices, seed=0)
-    expected = with_gradients(explicit(one, other, output), one, other, output)
-    first, second = (x.detach().float().requires_grad_() for x in (one, other))
-    rounded = OutputFactors(
-        weight=output.weight.detach().float().requires_grad_(),
-        codes=output.codes,
-        bias=output.bias.detach().float().requires_grad_(),
-        slices=slices,
-    )
-    values = with_gradients(divergence(first, second, rounded, precision=torch.bfloat16), first, second, rounded)
-    for value, right in zip(values, expected, strict=True):
+    hidden, output, targets = problem(items=200, pairs=64, tables=tables, slices=slices, seed=0)
+    expected = with_gradients(explicit(hidden, output, targets, 1.0), hidden, output)
+    rounded, factors = in_float32(hidden, output)
+    loss = full_cross_entropy(rounded, factors, targets, r_drop=1.0, precision=torch.bfloat16)
+    for value, right in zip(with_gradients(loss, rounded, factors), expected, strict=True):
         assert (value - right).norm() < 0.02 * right.norm()
-
-
-def test_the_loss_is_half_of_the_papers() -> None:
-    """-log p(y) - log q(y) + alpha / 2 (KL(p, q) + KL(q, p)), of Liang et al., of each pair of positions."""
-    one, other, output = problem(items=12, positions=6, tables=0, slices=1, seed=1)
-    targets = torch.randint(1, 13, (6,), generator=torch.Generator().manual_seed(0))
-    loss = with_r_drop(full_cross_entropy, 0.7, torch.float64)(
-        torch.cat([one, other]), output, torch.cat([targets, targets])
-    )
-    twice = sum(-output.scores(x).log_softmax(1).gather(1, targets[:, None] - 1).mean() for x in (one, other))
-    torch.testing.assert_close(loss, (twice + 0.7 * explicit(one, other, output)) / 2)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +137,17 @@ def test_what_it_does_not_go_with(model: dict[str, object], training: dict[str, 
         recipe_from(content, where="test")
 
 
-def recipe_of(regime: Regime) -> Recipe:
+def losses_of(recipe: Recipe, shop: Dataset, folder: Path, **training: float) -> list[float]:
+    """The training loss of each epoch."""
+    content = recipe_to(recipe)
+    content["training"] |= training
+    start_run(shop, recipe_from(content, where="here"), folder, device=CPU, observer=Observer())
+    return [json.loads(line)["loss"] for line in (folder / METRICS).read_text().splitlines()]
+
+
+def recipe_of(regime: Regime, dropout: float) -> Recipe:
     return Recipe(
-        model=ModelConfig(regime=regime, width=8, history=12, dropout=0.2, encoder=TwinTransformerConfig()),
+        model=ModelConfig(regime=regime, width=8, history=12, dropout=dropout, encoder=TwinTransformerConfig()),
         training=TrainingConfig(batch_size=32, learning_rate=1e-2, epochs=2, precision="float32"),
     )
 
@@ -150,33 +159,17 @@ def test_every_example_is_computed_twice(
 ) -> None:
     """A probability that rounds to no dropout leaves nothing between the two, so a training is as without."""
     monkeypatch.setitem(loop.PIECE, "cpu", positions)
-    losses = {}
-    for weight in (0.0, 5.0):
-        content = recipe_to(recipe_of(regime))
-        content["model"]["dropout"] = 1e-4
-        content["training"]["r_drop"] = weight
-        folder = tmp_path / str(weight)
-        start_run(small_shop, recipe_from(content, where="here"), folder, device=CPU, observer=Observer())
-        losses[weight] = [json.loads(line)["loss"] for line in (folder / METRICS).read_text().splitlines()]
-    assert losses[5.0] == pytest.approx(losses[0.0], rel=1e-4)
+    recipe = recipe_of(regime, 1e-4)
+    without = losses_of(recipe, small_shop, tmp_path / "without")
+    assert losses_of(recipe, small_shop, tmp_path / "with", r_drop=5.0) == pytest.approx(without, rel=1e-4)
 
 
-def test_it_brings_two_masks_together(small_shop: Dataset, tmp_path: Path) -> None:
-    """The larger its weight, the less the two say differently after two epochs."""
-
-    def how_far_apart(weight: float) -> float:
-        content, seen = recipe_to(recipe_of("prefix")), []
-        content["training"]["r_drop"] = weight
-
-        def noted(one: Tensor, other: Tensor, output: OutputFactors, **options: Any) -> Tensor:
-            value = divergence(one, other, output, **options)
-            seen.append(value.item())
-            return value
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(r_drop, "divergence", noted)
-            folder = tmp_path / str(weight)
-            start_run(small_shop, recipe_from(content, where="here"), folder, device=CPU, observer=Observer())
-        return sum(seen[-10:])
-
-    assert 0 < how_far_apart(20.0) < 0.8 * how_far_apart(1e-6)
+@pytest.mark.parametrize("regime", ["prefix", "causal"])
+def test_two_masks_come_together(small_shop: Dataset, tmp_path: Path, regime: Regime) -> None:
+    """The loss is that without R-Drop and the divergence times the weight, which is smaller after training with more of
+    it."""
+    recipe = recipe_of(regime, 0.2)
+    start = losses_of(recipe, small_shop, tmp_path / "none", r_drop=1e-9)
+    light, heavy = (losses_of(recipe, small_shop, tmp_path / str(weight), r_drop=weight) for weight in (1.0, 20.0))
+    assert start[0] < light[0] < heavy[0]
+    assert heavy[1] - start[1] < 20 * (light[1] - start[1])

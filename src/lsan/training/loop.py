@@ -33,7 +33,6 @@ from lsan.training.distillation import Teaching, teachers_loss
 from lsan.training.losses import Loss, make_loss, native_precision
 from lsan.training.memory import keep_freed_memory
 from lsan.training.parallel import add_over_workers, from_first_worker, worker, workers
-from lsan.training.r_drop import with_r_drop
 
 #: Positions, padding included, that are computed at once: what larger batches give is added up. On the CPU more take
 #: more memory and are no faster.
@@ -93,7 +92,7 @@ def train(
     examples = training_examples(split, regime, recipe.model.history)
     lengths = reader.lengths(examples.start, examples.stop)
     precision = native_precision(settings.precision, device)
-    loss_of = make_loss(settings.loss, network.popularity, precision)
+    loss_of = make_loss(settings.loss, network.popularity, precision, r_drop=settings.r_drop)
     times = 2 if settings.r_drop else 1  # that an example is computed
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -127,8 +126,6 @@ def train(
                     items, shares = teaching.of(events)
                     weight = settings.distillation.weight
                     loss_here = partial(_distilled, loss_of, weight, items.to(device), shares.to(device))
-                if settings.r_drop:
-                    loss_here = with_r_drop(loss_here, settings.r_drop, precision)
                 pieces.append(_Piece(histories.to(device), targets.to(device), loss_here))
             loss, count = _update(network, optimizer, pieces, precision)
             if not np.isfinite(loss):

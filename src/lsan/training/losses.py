@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lsan.config import BprConfig, CrossEntropyConfig, GbceConfig, LossConfig, SampledSoftmaxConfig
 from lsan.models.item_tables import Codes, OutputFactors
+from lsan.training.r_drop import agreement
 
 #: Mean loss of hidden vectors [positions, width], scored by output factors, and target items [positions] in 1..V.
 Loss = Callable[[Tensor, OutputFactors, Tensor], Tensor]
@@ -68,6 +69,9 @@ class _CrossEntropy(torch.autograd.Function):
     position's target. The pairs (item, position) in `hits` [2, pairs], ascending in positions, are not in the sum: that
     item is the target.
 
+    With `r_drop` the second half of the positions are the first again under another dropout mask, and `hits` are those
+    of the first half.
+
     The gradients are formed in the forward pass, block by block, while a block's exponentials are in the cache.
     """
 
@@ -81,10 +85,11 @@ class _CrossEntropy(torch.autograd.Function):
         hits: Tensor,
         codes: Codes | None,
         slices: int,
+        r_drop: float,
         precision: torch.dtype,
     ) -> Tensor:
         bias, own = bias - bias.amax(), own - bias.amax()  # the loss stays as it is
-        problem = (hidden, weight, bias, own, hits, codes, slices)
+        problem = (hidden, weight, bias, own, hits, codes, slices, r_drop)
         dtype = precision if precision == torch.bfloat16 else hidden.dtype
         loss, in_reach, *gradients = _blocked(*problem, dtype, shifted=False)
         if not in_reach:  # or not a number
@@ -94,7 +99,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(saved * grads[0] for saved in ctx.saved_tensors), None, None, None, None)
+        return (*(saved * grads[0] for saved in ctx.saved_tensors), None, None, None, None, None)
 
 
 def _blocked(
@@ -105,6 +110,7 @@ def _blocked(
     hits: Tensor,
     codes: Codes | None,
     slices: int,
+    r_drop: float,
     dtype: torch.dtype,
     *,
     shifted: bool,
@@ -115,7 +121,9 @@ def _blocked(
     Otherwise the exponentials are the only pass over a block, as the bias is a factor of what they are multiplied by:
     `exp(w . h + b) = exp(w . h) exp(b)`.
     """
-    positions, items, rows = len(hidden), len(bias), len(weight)
+    times, items, rows = 2 if r_drop else 1, len(bias), len(weight)
+    hidden, own = hidden.unflatten(0, (times, -1)), own.unflatten(0, (times, -1))
+    positions = hidden.shape[1]
     factor = torch.ones_like(bias) if shifted else bias.exp()
     factors = factor.to(dtype)[None]  # [1, items]
     left = weight.to(dtype).unflatten(0, (slices, -1))  # [slices, rows of one, part]
@@ -124,44 +132,51 @@ def _blocked(
     total, in_reach = hidden.new_zeros((), dtype=torch.float64), bias.amin() >= -_REACH
     grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
     grad_bias, grad_own = torch.zeros_like(bias), torch.empty_like(own)
-    numbers = _BLOCK[hidden.device.type, dtype == torch.bfloat16]
-    step = max(numbers // items, min(_POSITIONS, _LIMIT // items), 1)
-    scratch = left.new_empty(rows * min(step, positions))
+    numbers = _BLOCK[hidden.device.type, dtype == torch.bfloat16] // times
+    step = max(numbers // items, min(_POSITIONS, _LIMIT // items) // times, 1)
+    scratch = left.new_empty(rows * times * min(step, positions))
     product = None if dtype == weight.dtype else torch.empty_like(left)
     starts = torch.arange(0, positions, step, device=hidden.device)
     pairs = hits.tensor_split(torch.searchsorted(hits[1].contiguous(), starts[1:]).cpu(), dim=1)
     for start, (hit, position) in zip(range(0, positions, step), pairs, strict=True):
         here = slice(start, start + step)
-        block, margin = hidden[here], own[here]
+        block, margin = hidden[:, here].flatten(0, 1), own[:, here].flatten()
         # [rows, block], transposed: a code then selects a contiguous row
         parts = block.to(dtype).T.unflatten(0, (slices, -1))  # [slices, part, block]
         scores = torch.bmm(left, parts, out=scratch[: rows * len(block)].view(slices, -1, len(block))).flatten(0, 1)
         scores = scores if codes is None else codes.spread(scores)
+        gap, own_gap = (torch.sub(*x.chunk(2, -1)) for x in (scores, margin)) if r_drop else (scores, margin)
         if shifted:
             scores += bias[:, None]
             highest = torch.maximum(scores.amax(0), margin)
             scores -= highest
             margin = margin - highest
-        scores.exp_()[hit, position - start] = 0
+        scores.exp_().unflatten(1, (times, -1))[hit, :, position - start] = 0
         others = (factors @ scores)[0].to(hidden.dtype)
         mass = others + margin.exp()
         log_mass = mass.log()
         total += (log_mass - margin).sum(dtype=torch.float64)
         in_reach &= log_mass.abs().amax() <= _REACH
-        share = 1 / (mass * positions)
+        share, by_own = 1 / mass, -others / mass
+        if r_drop:
+            added, scores, own_added = agreement(scores, factors, gap, mass, margin.exp() / mass, own_gap, r_drop)
+            total += added
+            share, by_own = torch.ones_like(share), by_own + own_added
+        share = share / own.numel()
         collected = (scores if codes is None else codes.collect(scores, factors[0])).unflatten(0, (slices, -1))
-        grad_hidden[here] = ((right @ collected).flatten(0, 1) * share).T
+        grad_hidden[:, here] = ((right @ collected).flatten(0, 1) * share).T.unflatten(0, (times, -1))
         scaled = (block * share[:, None]).to(dtype).unflatten(1, (slices, -1)).transpose(0, 1)
         if product is None:
             grad_weight.view_as(left).baddbmm_(collected, scaled)
         else:
             grad_weight += torch.bmm(collected, scaled, out=product).flatten(0, 1)
         grad_bias += (scores @ share.to(dtype)[:, None])[:, 0]
-        grad_own[here] = -others * share
+        grad_own[:, here] = (by_own / own.numel()).unflatten(0, (times, -1))
     grad_bias *= factor
     if codes is None:
         grad_weight *= factor[:, None]
-    return (total / positions).to(hidden.dtype), in_reach, grad_hidden, grad_weight, grad_bias, grad_own
+    gradients = grad_hidden.flatten(0, 1), grad_weight, grad_bias, grad_own.flatten()
+    return (total / own.numel()).to(hidden.dtype), in_reach, *gradients
 
 
 _cross_entropy: Callable[..., Tensor] = _CrossEntropy.apply
@@ -174,10 +189,16 @@ def full_cross_entropy(
     *,
     label_smoothing: float = 0.0,
     temperature: float = 1.0,
+    r_drop: float = 0.0,
     precision: torch.dtype = torch.float32,
 ) -> Float[Tensor, ""]:
     """Mean over positions of `logsumexp_v s(v) - (1 - e) s(target) - e mean_v s(v)`, with `s = score / temperature` and
     `e = label_smoothing` (equation 9 of docs/model.md; Szegedy et al. 2016), in the memory of one block of scores.
+
+    With `r_drop` the second half of the positions are the first once more, computed under another dropout mask, and
+    that weight times the mean over pairs of `(KL(p || q) + KL(q || p)) / 4` is added, where p and q are the softmax of
+    the scores of the one and of the other: half of R-Drop's loss (Liang et al. 2021, arXiv 2106.14448, equation 4), so
+    that it is a mean over positions as without.
 
     Targets are items 1..V. First derivatives only. `precision` float32 stands for that of `hidden`, and is exact for
     scores of any size. With bfloat16 the three products over all items round what they read and write; the scores of
@@ -188,8 +209,9 @@ def full_cross_entropy(
         hidden = hidden / temperature
         output = replace(output, bias=output.bias / temperature)
     own = output.scores_of(hidden, targets[:, None])[:, 0]
-    hits = torch.stack([targets.long() - 1, torch.arange(len(targets), device=targets.device)])
-    loss = _cross_entropy(hidden, output.weight, output.bias, own, hits, output.codes, output.slices, precision)
+    different = targets[: len(targets) // 2] if r_drop else targets
+    hits = torch.stack([different.long() - 1, torch.arange(len(different), device=targets.device)])
+    loss = _cross_entropy(hidden, output.weight, output.bias, own, hits, output.codes, output.slices, r_drop, precision)
     if label_smoothing > 0:  # scores are linear in the hidden vector
         loss = loss + label_smoothing * (own.mean() - output.scores(hidden.mean(0, keepdim=True)).mean())
     return loss
@@ -214,7 +236,7 @@ def sampled_softmax(
     own = output.scores_of(hidden, targets[:, None])[:, 0]
     drawn = output.only(negatives)
     hits = (targets[:, None] == negatives).nonzero().T.flip(0)
-    return _cross_entropy(hidden, drawn.weight, drawn.bias - log_expected, own, hits, None, 1, precision)
+    return _cross_entropy(hidden, drawn.weight, drawn.bias - log_expected, own, hits, None, 1, 0.0, precision)
 
 
 def generalised_bce(
@@ -261,9 +283,11 @@ def bayesian_personalised_ranking(
     return F.softplus(others - own).mean()
 
 
-def make_loss(config: LossConfig, popularity: Int[Tensor, " items"], precision: torch.dtype) -> Loss:
-    """The loss that a recipe names; `precision` is that of its large products. `popularity[v - 1]` counts the training
-    events of item v, on the device of training.
+def make_loss(
+    config: LossConfig, popularity: Int[Tensor, " items"], precision: torch.dtype, *, r_drop: float = 0.0
+) -> Loss:
+    """The loss that a recipe names; `precision` is that of its large products, `r_drop` is for cross-entropy alone.
+    `popularity[v - 1]` counts the training events of item v, on the device of training.
 
     Negatives are drawn with PyTorch's global random numbers, with replacement. Those of the sampled softmax come in
     proportion to (count + 1) ** 0.75 (the exponent of Mikolov et al. 2013): nearer to the softmax of a trained model,
@@ -274,6 +298,7 @@ def make_loss(config: LossConfig, popularity: Int[Tensor, " items"], precision: 
             full_cross_entropy,
             label_smoothing=config.label_smoothing,
             temperature=config.temperature,
+            r_drop=r_drop,
             precision=precision,
         )
     items, device, negatives = len(popularity), popularity.device, config.negatives

@@ -1,101 +1,50 @@
 """R-Drop: an example that is computed twice, under two dropout masks, should give the same scores both times."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lsan.models.item_tables import Codes, OutputFactors
-from lsan.training.losses import Loss
 
-#: Numbers in a block of scores, of which there are five at a time. Measured on the CPU; enough to fill CUDA.
-_BLOCK = {"cpu": 4_000_000, "cuda": 16_000_000}
+def agreement(
+    exponentials: Float[Tensor, "items positions"],
+    factors: Float[Tensor, "1 items"],
+    gap: Float[Tensor, "items pairs"],
+    mass: Float[Tensor, " positions"],
+    own: Float[Tensor, " positions"],
+    own_gap: Float[Tensor, " pairs"],
+    weight: float,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "items positions"], Float[Tensor, " positions"]]:
+    """Half of R-Drop's loss (Liang et al. 2021, arXiv 2106.14448, equation 4), so that it is of two positions: their
+    cross-entropies plus `weight / 2 (KL(p || q) + KL(q || p))`, where p and q are the softmax of the scores of the one
+    and of the other. The latter is `sum_v (p - q) gap`, as bias and normalisers leave nothing of the difference.
 
+    Args:
+        exponentials: of scores less the bias: of all pairs' first positions, then of their second ones; 0 for the item
+            that is the target. Times factor, over mass: the probabilities p and q.
+        factors: exponentials of the biases.
+        gap: the scores of the first position less those of the second.
+        mass: sum of the exponentials of each position, its target's included.
+        own: probability of each position's target.
+        own_gap: `gap` of the target.
+        weight: of the divergence.
 
-def with_r_drop(loss_of: Loss, weight: float, precision: torch.dtype) -> Loss:
-    """A loss of positions of which the second half are the first again, computed under another dropout mask: half of
-    R-Drop's (Liang et al. 2021, arXiv 2106.14448, equation 4), so that it is a mean over positions as others are."""
-
-    def loss(hidden: Tensor, output: OutputFactors, targets: Tensor) -> Tensor:
-        one, other = hidden.chunk(2)
-        return loss_of(hidden, output, targets) + weight / 2 * divergence(one, other, output, precision=precision)
-
-    return loss
-
-
-def divergence(
-    one: Float[Tensor, "positions width"],
-    other: Float[Tensor, "positions width"],
-    output: OutputFactors,
-    *,
-    precision: torch.dtype = torch.float32,
-) -> Float[Tensor, ""]:
-    """Mean over positions of `(KL(p || q) + KL(q || p)) / 2`, where p and q are the softmax of all items' scores after
-    the hidden vectors `one` and `other`, in the memory of a few blocks of scores.
-
-    First derivatives only. `precision` float32 stands for that of the hidden vectors. With bfloat16 p and q are made of
-    the same rounded scores and of their rounded difference, so that equal vectors have none.
+    Returns:
+        What to add to the sum of cross-entropies; the derivatives of both by all scores but the targets', over factor;
+        what to add to those of the cross-entropies by the targets' scores.
     """
-    dtype = precision if precision == torch.bfloat16 else one.dtype
-    return _divergence(one, other, output.weight, output.bias, output.codes, output.slices, dtype)
-
-
-class _Divergence(torch.autograd.Function):
-    """With `d` the difference of the scores, of which bias and normalisers leave nothing, it is `sum_v (p - q) d / 2`.
-    Its gradients, by p's scores `(p (d - sum_v p d) + p - q) / 2` and by q's `-(q (d - sum_v q d) + p - q) / 2`, are
-    formed in the forward pass, block by block."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        one: Tensor,
-        other: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        codes: Codes | None,
-        slices: int,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        left = weight.to(dtype).unflatten(0, (slices, -1))  # [slices, rows of one, part]
-        right, biases = left.mT.contiguous(), bias.to(dtype)[:, None]
-        ones = torch.ones_like(biases.T)
-
-        def scores(block: Tensor) -> Tensor:  # [items, block], transposed: a code then selects a contiguous row
-            rows = torch.bmm(left, block.to(dtype).T.unflatten(0, (slices, -1))).flatten(0, 1)
-            return rows if codes is None else codes.spread(rows)
-
-        def softmax(x: Tensor) -> Tensor:
-            x = x.sub_(x.amax(0)).exp_()
-            return x.div_(ones @ x)
-
-        total = one.new_zeros((), dtype=torch.float64)
-        grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        grads = torch.empty_like(one), torch.empty_like(other)
-        step = max(1, _BLOCK[one.device.type] // len(bias))
-        for start in range(0, len(one), step):
-            here = slice(start, start + step)
-            blocks = one[here], other[here]
-            p, d = scores(blocks[0]).add_(biases), scores(blocks[0] - blocks[1])
-            q = softmax(p - d)
-            p = softmax(p)
-            difference = p - q
-            for block, x, grad, scale in zip(blocks, (p, q), grads, (0.5 / len(one), -0.5 / len(one)), strict=True):
-                mean = ones @ (x * d)
-                total += mean.sum(dtype=torch.float64) * scale
-                by = (d - mean).mul_(x).add_(difference)
-                rows = (by if codes is None else codes.collect(by)).unflatten(0, (slices, -1))
-                grad[here] = (right @ rows).flatten(0, 1).T * scale
-                parts = (block * scale).to(dtype).unflatten(1, (slices, -1)).transpose(0, 1)
-                grad_weight += torch.bmm(rows, parts).flatten(0, 1)
-                grad_bias += (by @ torch.full_like(mean, scale).T)[:, 0]
-        ctx.save_for_backward(*grads, grad_weight, grad_bias)
-        return total.to(one.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(saved * grads[0] for saved in ctx.saved_tensors), None, None, None)
-
-
-_divergence: Callable[..., Tensor] = _Divergence.apply
+    one, other = exponentials.chunk(2, 1)
+    p, q = own.chunk(2)
+    slopes = torch.empty_like(exponentials)
+    by_one, by_other = slopes.chunk(2, 1)
+    torch.mul(one, gap, out=by_one)
+    torch.mul(other, gap, out=by_other)
+    mean_p, mean_q = ((factors @ slopes)[0].to(mass.dtype) / mass).chunk(2)
+    mean_p, mean_q, half = mean_p + p * own_gap, mean_q + q * own_gap, weight / 2
+    # p (1 + half (gap - mean_p + 1)) - half q, and q (1 + half (mean_q - gap + 1)) - half p
+    in_p, in_q = (half / mass).to(gap.dtype).chunk(2)
+    level = (1 + half * (1 + torch.cat([-mean_p, mean_q]))) / mass
+    at_one, at_other = level.to(gap.dtype).chunk(2)
+    by_one.mul_(in_p).addcmul_(one, at_one).addcmul_(other, in_q, value=-1)
+    by_other.mul_(-in_q).addcmul_(other, at_other).addcmul_(one, in_p, value=-1)
+    by_own = half * torch.cat([p * (own_gap - mean_p) + p - q, q * (mean_q - own_gap) + q - p])
+    return half * (mean_p - mean_q).sum(), slopes, by_own
