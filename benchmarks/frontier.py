@@ -45,6 +45,9 @@ PLANS = [
     Plan(width=48, tables=16),
     Plan(width=32, tables=16),
     *(Plan(width=96, tables=tables) for tables in (16, 24)),
+    Plan(width=64, blocks=1, codes="none", table_bits=4),
+    Plan(width=64, blocks=1, tables=16),
+    *(Plan(width=64, blocks=1, tables=32, paired=paired) for paired in (0.5, 0.87, 0.93)),
 ]
 
 #: Item tables that are not learnt from a student, trained like it and from the same teachers, in 8 bits.
@@ -132,11 +135,10 @@ def _write(kept: KeptRuns, dataset: Dataset, path: Path) -> Comparison:
     for row in table["rows"]:
         del row["figures"]  # under "runs"
     write_atomically(path, (json.dumps({**table, "runs": kept.runs, **provenance()}, indent=1) + "\n").encode())
-    figures = {row.name: row.accuracy[comparison.policy][DECIDER] for row in comparison.rows}
-    points = [
-        Point(name=row.name, x=row.costs.bytes, y=figure.mean, low=figure.low, high=figure.high)
-        for row, figure in zip(comparison.rows, figures.values(), strict=True)
-    ]
+    points = []
+    for row in comparison.rows:
+        figure = row.accuracy[comparison.policy][DECIDER]
+        points.append(Point(name=row.name, x=row.costs.bytes, y=figure.mean, low=figure.low, high=figure.high))
     accuracy_picture(points, "bytes of the model file", f"test {DECIDER}", path.with_suffix(".png"))
     return comparison
 

@@ -85,6 +85,13 @@ class CodedTableConfig(_OneOf, frozen=True, kw_only=True, tag="coded"):
     """N: codes of an item. Divides the width, but for additive codes."""
     rows: Literal[16, 64, 256] = 256
     """K: rows of a table. A code takes 4, 6 or 8 bits."""
+    paired: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of the items, the least popular ones, that have K pairs of rows to choose from in every two tables, so that
+    two of their codes take the room of one in an exported file. For product codes and an even number of tables."""
+
+    def __post_init__(self) -> None:
+        if self.paired and (self.codes != "product" or self.tables % 2):
+            raise ValueError("paired is for product codes and an even number of tables")
 
 
 TableConfig = FullTableConfig | HashedTableConfig | ComposedTableConfig | CodedTableConfig

@@ -151,7 +151,7 @@ def test_causal_teachers_teach_too(corner_shop: Dataset, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def known(teachers: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
     compression = compression_of(teachers, tmp_path_factory.mktemp("plans"))
-    return candidates(recipe_of(), 60, *compression.scoring())
+    return candidates(recipe_of(), 60, *compression.scoring(), compression.popularity())
 
 
 def test_no_plan_is_beaten_in_both(known: list[Candidate]) -> None:

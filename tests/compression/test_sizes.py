@@ -24,6 +24,7 @@ TABLES: list[TableConfig] = [
     ComposedTableConfig(radices=(2,)),
     CodedTableConfig(tables=8, rows=64),
     CodedTableConfig(codes="additive", tables=3, rows=256),
+    CodedTableConfig(tables=8, rows=64, paired=0.8),
 ]
 
 

@@ -49,6 +49,10 @@ class Plan:
     """N, of codes."""
     rows: int = 256
     """K, of codes."""
+    paired: float = 0.0
+    """Share of the items, the least popular ones, whose codes come in pairs."""
+    blocks: int | None = None
+    """Of the student's encoder; None: as many as the teacher's."""
     table_bits: int = 8
     """Bits of the numbers of the item table."""
     weights: int = 4
@@ -56,16 +60,23 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Such as d64-product-16x256-int4, or d32-full-int8-int4: width, item table, weights."""
+        """Such as d64-product-16x256-int4, d32-full-int8-int4 or d64-b1-product-32x256-paired85-int4: width, blocks,
+        item table, weights."""
         kind = f"full-int{self.table_bits}" if self.codes == "none" else f"{self.codes}-{self.tables}x{self.rows}"
-        return f"d{self.width}-{kind}-int{self.weights}"
+        kind += f"-paired{100 * self.paired:.0f}" if self.paired else ""
+        return f"d{self.shape}-{kind}-int{self.weights}"
+
+    @property
+    def shape(self) -> str:
+        """Of the student, such as 64, or 64-b1 for one block."""
+        return f"{self.width}" + ("" if self.blocks is None else f"-b{self.blocks}")
 
     def recipe(self, teacher: Recipe) -> Recipe:
         """How the student is trained on in its final form: for a few epochs, ever more slowly."""
         content = recipe_to(self.student(teacher))
         if self.codes != "none":
             content["model"]["table"] = {
-                "kind": "coded", "codes": self.codes, "tables": self.tables, "rows": self.rows
+                "kind": "coded", "codes": self.codes, "tables": self.tables, "rows": self.rows, "paired": self.paired
             }  # fmt: skip
         content["model"]["quantisation"] = {"weights": self.weights, "table": self.table_bits, "bias": self.weights}
         content["training"] |= {"epochs": 4, "patience": 4, "decay": "linear"}
@@ -76,6 +87,8 @@ class Plan:
         since the teacher's word is smoother than the data, and learning from it."""
         content: dict[str, Any] = recipe_to(teacher)
         content["model"] |= {"width": self.width, "dropout": 0.6 * teacher.model.dropout, "table": {"kind": "full"}}
+        if self.blocks is not None:
+            content["model"]["encoder"]["blocks"] = self.blocks
         content["training"] |= {
             "loss": {"kind": "cross-entropy"}, "distillation": {}, "r_drop": 0.0,
             "epochs": (epochs := _EPOCHS[teacher.model.regime]), "patience": epochs, "decay": "linear",
@@ -93,7 +106,7 @@ class Compression:
     dataset: Dataset
     """What they were trained on."""
     folder: Path
-    """Holds `teaching/`, `student-WIDTH/`, and a run folder for each plan."""
+    """Holds `teaching/`, `student-SHAPE/`, and a run folder for each plan."""
     device: torch.device
     observer: Observer
 
@@ -129,9 +142,9 @@ class Compression:
         return self.train(recipe, self.folder / plan.name, lambda: self._final(plan, recipe))
 
     def student(self, plan: Plan) -> Path:
-        """The student of that width, trained if it is not there."""
+        """The student of that shape, trained if it is not there."""
         recipe = plan.student(self.recipe)
-        return self.train(recipe, self.folder / f"student-{plan.width}", lambda: self._narrow(recipe))
+        return self.train(recipe, self.folder / f"student-{plan.shape}", lambda: self._narrow(recipe))
 
     def train(self, recipe: Recipe, folder: Path, begin: Callable[[], Network] | None = None) -> Path:
         """A run that learns from the teachers, trained if it is not there, from what `begin` gives or else from first
@@ -145,6 +158,10 @@ class Compression:
         elif not RunHeader.read(folder).progress["finished"]:
             resume_run(folder, self.dataset, teaching=self.teaching(), **common)
         return folder
+
+    def popularity(self) -> Tensor:
+        """Training events of the items 1..V. Shape [items]."""
+        return training_popularity(self.dataset, make_split(self.dataset, self.recipe.split))
 
     def scoring(self) -> tuple[Tensor, Tensor]:
         """The (first) teacher's item vectors [items, width], and hidden vectors that it scores them with, a sample."""

@@ -1,5 +1,6 @@
 """Which plans there are, which of them should do best, and which of them does."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,13 +21,15 @@ from lsan.runs import RunHeader, load_run
 _WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256)
 _TABLES = (2, 4, 6, 8, 12, 16, 24, 32)
 _ROWS = (16, 64, 256)
+_PAIRED = (0.0, 0.7, 0.85)
 
 #: Bytes that a file may be larger than planned.
 MARGIN = 300
 
 #: Estimated share of accuracy that is lost: so much of the share of the scores' variance that codes miss (measured on
-#: Beauty, docs/log.md), and so much times the square of how often the width is halved (a guess).
-_BY_ERROR, _BY_HALVING = 0.8, 0.02
+#: Beauty, docs/log.md), so much times the square of how often the width is halved (a guess), and so much where one
+#: block is left of several (measured there).
+_BY_ERROR, _BY_HALVING, _BY_BLOCKS = 0.8, 0.02, 0.006
 
 #: How well the bits of a code are used, by the rows of a table: rough, from three figures on Beauty (docs/log.md).
 _USED = {16: 0.8, 64: 0.92, 256: 1.0}
@@ -48,6 +51,7 @@ def candidates(
     items: int,
     vectors: Float[Tensor, "items width"],
     hidden: Float[Tensor, "samples width"],
+    popularity: Float[Tensor, " items"],
     *,
     categories: int = 0,
 ) -> list[Candidate]:
@@ -58,12 +62,13 @@ def candidates(
         items: V.
         vectors: the teacher's item vectors.
         hidden: some of its hidden vectors.
+        popularity: training events of each item, by which errors count.
         categories: of the catalogue.
 
     Raises:
         ConfigError: when there are none.
     """
-    spectrum = _spectrum(vectors, hidden)
+    spectrum, events = _spectrum(vectors, hidden), popularity.double().sort().values.cumsum(0)
     found = []
     for plan in _plans(recipe, items):
         size = sum(shipped_bytes(plan.recipe(recipe), items, categories=categories).values())
@@ -71,8 +76,12 @@ def candidates(
             bits = plan.width * float(plan.table_bits)
         else:
             bits = plan.tables * (plan.rows - 1).bit_length() * _USED[plan.rows]
+        missed = _missed(spectrum[: plan.width], bits)
+        if plan.paired:
+            share = float(events[round(plan.paired * items) - 1] / events[-1])  # of the items whose codes come in pairs
+            missed += share * (_missed(spectrum[: plan.width], bits / 2) - missed)
         halvings = math.log2(recipe.model.width / plan.width)
-        loss = _BY_ERROR * _missed(spectrum[: plan.width], bits) + _BY_HALVING * halvings**2
+        loss = _BY_ERROR * missed + _BY_HALVING * halvings**2 + (_BY_BLOCKS if plan.blocks == 1 else 0)
         found.append(Candidate(plan=plan, size=size, loss=loss))
     best: list[Candidate] = []
     for candidate in sorted(found, key=lambda candidate: (candidate.size, candidate.loss)):
@@ -88,13 +97,14 @@ def _plans(recipe: Recipe, items: int) -> Iterator[Plan]:
     for width in sorted({*_WIDTHS, recipe.model.width}):
         if width > min(recipe.model.width, items) or width % heads:
             continue
-        for tables in _TABLES:
-            for rows in _ROWS:
-                if width % tables or 3 * rows > items or rows**tables < 4 * items:
+        for blocks in (None, 1) if getattr(recipe.model.encoder, "blocks", 1) > 1 else (None,):
+            for tables, rows, paired in itertools.product(_TABLES, _ROWS, _PAIRED):
+                few = 3 * rows > items * (paired or 1) or rows ** (tables // 2 if paired else tables) < 4 * items
+                if width % tables or few or (paired and tables % 2):
                     continue
-                yield Plan(width=width, tables=tables, rows=rows)
-        for bits in (4, 8):
-            yield Plan(width=width, codes="none", table_bits=bits)
+                yield Plan(width=width, tables=tables, rows=rows, paired=paired, blocks=blocks)
+            for bits in (4, 8):
+                yield Plan(width=width, codes="none", table_bits=bits, blocks=blocks)
 
 
 def _spectrum(vectors: Tensor, hidden: Tensor) -> Tensor:

@@ -20,6 +20,9 @@ _FEW = 1024
 #: Bytes of a table's rows and offset in the manifest.
 _A_TABLE = 9
 
+#: Bytes of what says in header and manifest that codes come in pairs.
+_IN_PAIRS = 114
+
 #: Bits of a training event count.
 _COUNT_BITS = 8
 
@@ -29,9 +32,9 @@ def shipped_bytes(recipe: Recipe, items: int, *, categories: int = 0) -> dict[st
     within some hundred (digits in the header, counts of events)."""
     model, alike, longer = recipe.model, recipe, 0
     if isinstance(model.table, CodedTableConfig):  # but for the list of tables, the rest is the same for all of them
-        table = msgspec.structs.replace(model.table, tables=2, rows=256)
+        table = msgspec.structs.replace(model.table, tables=2, rows=256, paired=0.0)
         alike = msgspec.structs.replace(recipe, model=msgspec.structs.replace(model, table=table))
-        longer = _A_TABLE * (model.table.tables - 2)
+        longer = _A_TABLE * (model.table.tables - 2) + (_IN_PAIRS if model.table.paired else 0)
     parts = _few(alike, categories) | _item_bytes(model, items, categories)
     listed = items if model.quantisation is None else min(POPULAR, items)
     parts["manifest"] += longer
@@ -53,8 +56,12 @@ def small_run(recipe: Recipe, items: int, categories: int = 0) -> Run:
         for parameter in network.parameters():  # nothing that happens to be short in float16
             parameter.add_(0.1 * torch.randn_like(parameter))
     if isinstance(network.table, CodedTable):
-        codes = network.table.codes
-        codes.random_(0, network.table.rows, generator=torch.Generator().manual_seed(0))
+        codes, rows, generator = network.table.codes, network.table.rows, torch.Generator().manual_seed(0)
+        codes.random_(0, rows, generator=generator)
+        if isinstance(recipe.model.table, CodedTableConfig) and (paired := round(recipe.model.table.paired * items)):
+            pairs = torch.randint(0, rows, (rows, codes.shape[1]), generator=generator).to(codes.dtype)
+            chosen = torch.randint(0, rows, (paired, codes.shape[1] // 2), generator=generator).repeat_interleave(2, 1)
+            codes[-paired:] = pairs.gather(0, chosen)
     if recipe.model.quantisation is not None:
         state = settled_state(network)
         network.load_state_dict(unpack(pack(state, recipe.model), state, recipe.model))
@@ -82,7 +89,9 @@ def _item_bytes(model: ModelConfig, items: int, categories: int) -> dict[str, in
     tables = [name for name in held if name.startswith(("table.", "untied"))]
     parts = {"item tables": sum(held[name].nbytes for name in tables if name not in ("table.codes", "table.numbers"))}
     if isinstance(model.table, CodedTableConfig):
-        parts["codes"] = packed_size(items * model.table.tables, (model.table.rows - 1).bit_length())
+        count, rows, bits = model.table.tables, model.table.rows, (model.table.rows - 1).bit_length()
+        saved = round(model.table.paired * items) * count // 2
+        parts["codes"] = packed_size(items * count - saved, bits) + (packed_size(count * rows, bits) if saved else 0)
     elif isinstance(model.table, ComposedTableConfig):
         parts["codes"] = packed_size(items, (items - 1).bit_length())
     return parts

@@ -11,6 +11,7 @@ import torch
 from lsan.config import Recipe, recipe_to
 from lsan.data.windows import Window
 from lsan.errors import ConfigError
+from lsan.export.pairs import find_pairs
 from lsan.export.program import Arithmetic, Parameter, Program, program_of
 from lsan.models.histories import Histories
 from lsan.models.item_tables.coded import CodedTable
@@ -117,13 +118,20 @@ def _beyond(table: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
 
 
 def _order(network: Network) -> IntArray:
-    """Items with codes stand in the order of their first two, so that engines can pass over many at once."""
+    """Items with codes stand in the order of their first two, so that engines can pass over many at once; those whose
+    codes are held as pairs before the others."""
     items = np.arange(1, len(network.popularity) + 1)
     if not isinstance(network.table, CodedTable):
         return items
     codes = network.table.codes.numpy()
     second = codes[:, min(1, codes.shape[1] - 1)]
-    return items[np.lexsort((items, second, codes[:, 0]))]
+    pairs = find_pairs(codes, _code_bits(network.table))
+    alone = np.zeros(len(items), dtype=bool) if pairs is None else ~pairs.paired
+    return items[np.lexsort((items, second, codes[:, 0], alone))]
+
+
+def _code_bits(table: CodedTable) -> int:
+    return (table.rows - 1).bit_length()
 
 
 def _in_order(name: str, parameter: Parameter, program: Program, network: Network, order: IntArray) -> Parameter:
@@ -161,13 +169,18 @@ def _table(network: Network, tensors: dict[str, Array], order: IntArray) -> dict
     table = network.table
     entry: dict[str, Any] = {"kind": "codes", "weight": "table.weight"}
     if isinstance(table, CodedTable):
-        bits = (table.rows - 1).bit_length()
-        tensors["codes"] = pack_bits(table.codes.numpy()[order - 1].astype(np.int64).ravel(), bits)
+        bits, codes = _code_bits(table), table.codes.numpy()[order - 1].astype(np.int64)
+        source: dict[str, Any] = {"from": "packed", "bits": bits}
+        numbers, pairs = codes.ravel(), find_pairs(codes, bits)
+        if pairs is not None:
+            count = int(pairs.paired.sum())
+            source = {"from": "pairs", "bits": bits, "paired": count, "pairs": pairs.rows.shape[1]}
+            tensors["codes.pairs"] = pack_bits(pairs.rows.ravel(), bits)
+            numbers = np.concatenate([pairs.numbers[:count].ravel(), codes[count:].ravel()])
+        tensors["codes"] = pack_bits(numbers, bits)
         rows = [table.rows] * table.tables
         offsets = [table.rows * number for number in range(table.tables)]
-        return entry | {
-            "rows": rows, "offsets": offsets, "slices": table.slices, "codes": {"from": "packed", "bits": bits}
-        }  # fmt: skip
+        return entry | {"rows": rows, "offsets": offsets, "slices": table.slices, "codes": source}
     if isinstance(table, ComposedTable):
         numbers = table.numbers.numpy().astype(np.int64)
         bits = max(1, int(numbers.max()).bit_length())

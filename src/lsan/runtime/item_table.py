@@ -63,8 +63,12 @@ class ItemTable:
 def _codes(file: BundleFile, source: Any, rows: list[int], items: int) -> npt.NDArray[np.int32]:
     """Code of each item in each table. Shape [V, N]."""
     kind = source.get("from") if isinstance(source, dict) else None
-    if kind == "packed":
-        codes = file.packed("codes", whole(source, "bits", 1, 32, "codes"), items * len(rows)).reshape(items, -1)
+    if kind in ("packed", "pairs"):
+        bits = whole(source, "bits", 1, 32, "codes")
+        if kind == "packed":
+            codes = file.packed("codes", bits, items * len(rows)).reshape(items, -1)
+        else:
+            codes = _of_pairs(file, source, bits, len(rows), items)
         expect(bool((codes < np.array(rows)).all()), "codes: names a row that does not exist")
         return codes.astype(np.int32)
     expect(len(rows) <= (17 if kind == "digits" else 8), f"{len(rows)} tables of codes from {kind!r:.80}")
@@ -82,3 +86,18 @@ def _codes(file: BundleFile, source: Any, rows: list[int], items: int) -> npt.ND
         keys ^= keys >> np.uint64(shift)
         keys = keys * np.uint64(factor) & mask
     return ((keys ^ (keys >> np.uint64(16))) % np.array(rows, dtype=np.uint64)).astype(np.int32)
+
+
+def _of_pairs(file: BundleFile, source: dict[str, Any], bits: int, tables: int, items: int) -> IntArray:
+    """Codes of which the first items have one number for two. Shape [V, N]."""
+    expect(tables % 2 == 0, f"codes: pairs of an odd number of tables, {tables}")
+    half, paired, count = (
+        tables // 2,
+        whole(source, "paired", 0, items, "codes"),
+        whole(source, "pairs", 1, 65536, "codes"),
+    )
+    pairs = file.packed("codes.pairs", bits, half * count * 2).reshape(half, count, 2)
+    numbers = file.packed("codes", bits, items * tables - paired * half)
+    first, others = numbers[: paired * half].reshape(paired, half), numbers[paired * half :].reshape(-1, tables)
+    expect(bool((first < count).all()), "codes: names a pair that does not exist")
+    return np.concatenate([pairs[np.arange(half), first].reshape(paired, tables), others])

@@ -26,7 +26,9 @@ def make_codes(
     """Codes of the kind that a recipe names.
 
     - *product*: principal components are dealt out to the parts so that all have the same product of variances (Ge et
-      al. 2013, "Optimized product quantization", section 3.2), and each part takes the nearest of K means.
+      al. 2013, "Optimized product quantization", section 3.2), and each part takes the nearest of K means. With
+      `paired` the items of least weight take the nearest of K means of every two parts together, and each part's rows
+      are means of what the other items want of it and of these means.
     - *additive*: residual quantisation with a beam through all tables (Liu et al. 2015, "Improved residual vector
       quantization"), without `weights`.
     - *quantiles*: the row in table n is the quantile of the item in singular vector n (RecJPQ, Petrov and Macdonald
@@ -64,10 +66,14 @@ def make_codes(
     turn = torch.eye(width)
     if config.codes == "product":
         left, values, right = torch.linalg.svd(stretched, full_matrices=False)
-        order = _dealt(values.square(), config.tables)
+        order = _order(values.square(), config)
         vectors, turn = (left * values)[:, order], (right @ back)[order]
         parts = [part.contiguous() for part in vectors.unflatten(1, (config.tables, -1)).unbind(1)]
-        codes = torch.stack([_nearest_means(part, config.rows, seed + n, weights) for n, part in enumerate(parts)], 1)
+        if config.paired:
+            codes = _paired(parts, config, seed, torch.ones(items) if weights is None else weights)
+        else:
+            columns = [_nearest_means(part, config.rows, seed + n, weights)[1] for n, part in enumerate(parts)]
+            codes = torch.stack(columns, dim=1)
     else:
         parts = list(vectors.unflatten(1, (config.tables, -1)).unbind(1))
         if config.codes == "quantiles":
@@ -79,6 +85,14 @@ def make_codes(
         codes = places * config.rows // items
     tables = torch.stack([_means(part, codes[:, n], config.rows, weights) for n, part in enumerate(parts)])
     return ItemCodes(codes=distinct(codes, tables, parts), weight=tables.flatten(0, 1), turn=turn)
+
+
+def _order(variances: Tensor, config: CodedTableConfig) -> Tensor:
+    """The components as they are dealt out to the parts; with pairs, to every two parts first."""
+    if not config.paired:
+        return _dealt(variances, config.tables)
+    pairs = _dealt(variances, config.tables // 2).chunk(config.tables // 2)
+    return torch.cat([pair[_dealt(variances[pair], 2)] for pair in pairs])
 
 
 def _dealt(variances: Tensor, parts: int) -> Tensor:
@@ -95,15 +109,35 @@ def _dealt(variances: Tensor, parts: int) -> Tensor:
     return torch.tensor([component for part in members for component in part])
 
 
-def _nearest_means(part: Tensor, rows: int, seed: int, weights: Tensor | None) -> Tensor:
-    """Which of K means each vector is nearest to."""
+def _paired(parts: list[Tensor], config: CodedTableConfig, seed: int, weights: Tensor) -> Tensor:
+    """Codes of which the `paired` share of the items, those of least weight, use few pairs in every two tables."""
+    count = round(config.paired * len(weights))
+    if 0 < count < config.rows:
+        raise ValueError(f"{count} items cannot fill {config.rows} pairs of rows: ask for a larger share, or for none")
+    order = weights.argsort(stable=True)
+    common, others = order[:count], order[count:]
+    codes = torch.zeros(len(weights), len(parts), dtype=torch.int64)
+    for n in range(0, len(parts), 2):
+        both = torch.cat(parts[n : n + 2], dim=1)[common]
+        means, cells = _nearest_means(both, config.rows, seed + n, weights[common])
+        mass = torch.zeros(config.rows).index_add_(0, cells, weights[common])
+        for m, mean in zip((n, n + 1), means.chunk(2, dim=1), strict=True):
+            wanted = torch.cat([parts[m][others], mean])
+            _, rows = _nearest_means(wanted, config.rows, seed + m, torch.cat([weights[others], mass]))
+            codes[others, m], codes[common, m] = rows[: len(others)], rows[len(others) :][cells]
+    return codes
+
+
+def _nearest_means(part: Tensor, rows: int, seed: int, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """K means, and which of them each vector is nearest to."""
     import faiss  # 0.3 s, so only where codes are made
 
     vectors = np.ascontiguousarray(part.numpy(), dtype=np.float32)
     means = faiss.Kmeans(part.shape[1], rows, niter=_ROUNDS, seed=seed % 2**31, min_points_per_centroid=1)
     means.train(vectors, weights=None if weights is None else weights.float().numpy())
     _, nearest = means.index.search(vectors, 1)
-    return torch.from_numpy(nearest[:, 0])
+    centroids = torch.from_numpy(np.array(means.centroids).reshape(rows, -1))
+    return centroids, torch.from_numpy(nearest[:, 0])
 
 
 def _residual(vectors: Tensor, config: CodedTableConfig, seed: int) -> tuple[Tensor, Tensor]:

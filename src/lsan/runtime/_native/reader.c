@@ -561,32 +561,48 @@ static bool read_codes(reader *r, uint32_t table, const tensor *weight, bool sco
     codes->blocks = (m->items - 1) / BLOCK + 1;
     TRY(codes->planes = hold(r, codes->blocks, codes->stride));
 
-    static const char *const sources[] = {"packed", "digits", "hash", NULL};
+    enum { PACKED, PAIRS, DIGITS, HASH };
+    static const char *const sources[] = {"packed", "pairs", "digits", "hash", NULL};
     TRY(get_word(r, source, "from", sources, &from));
-    const uint8_t *data = NULL;
-    int64_t bits = 0;
-    if (from < 2) {
+    const uint8_t *data = NULL, *pairs = NULL;
+    int64_t bits = 0, paired = 0, pair_count = 0;
+    if (from != HASH) {
         TRY(get_integer(r, source, "bits", 1, 32, &bits));
-        TRY(get_whole(
-            r, from ? "numbers" : "codes", (uint64_t)m->items * (from ? 1 : codes->count), (uint32_t)bits, &data
-        ));
+        uint64_t numbers = (uint64_t)m->items * (from == DIGITS ? 1 : codes->count);
+        if (from == PAIRS) {
+            REQUIRE(codes->count % 2 == 0, "codes: pairs of an odd number of tables");
+            TRY(get_integer(r, source, "paired", 0, m->items, &paired));
+            TRY(get_integer(r, source, "pairs", 1, 65536, &pair_count));
+            TRY(get_whole(r, "codes.pairs", (uint64_t)pair_count * codes->count, (uint32_t)bits, &pairs));
+            numbers -= (uint64_t)paired * (codes->count / 2);
+        }
+        TRY(get_whole(r, from == DIGITS ? "numbers" : "codes", numbers, (uint32_t)bits, &data));
     }
     codes->sorted = true;
     uint64_t before = 0;
     for (uint32_t place = 0; place < m->items; place++) {
         uint8_t *block = codes->planes + (size_t)(place / BLOCK) * codes->stride;
-        uint32_t number = from == 1 ? lsan_packed_number(data, (uint32_t)bits, place) : 0;
-        uint64_t group = 0;
+        uint32_t number = from == DIGITS ? lsan_packed_number(data, (uint32_t)bits, place) : 0;
+        uint64_t group = 0, first = (uint64_t)place * codes->count; /* of its numbers in `data` */
+        bool in_pairs = place < paired;
+        first -= (in_pairs ? place : (uint64_t)paired) * (codes->count / 2);
         for (uint32_t n = 0; n < codes->count; n++) {
             const code_table *t = &codes->tables[n];
             uint32_t code;
-            if (from == 0) {
-                uint64_t i = (uint64_t)place * codes->count + n;
-                code = bits == 8 ? data[i] : lsan_packed_number(data, (uint32_t)bits, i);
+            if (from == PACKED || from == PAIRS) {
+                const uint8_t *numbers = data;
+                uint64_t i = first + n;
+                if (in_pairs) {
+                    uint32_t pair = lsan_packed_number(data, (uint32_t)bits, first + n / 2);
+                    REQUIRE(pair < pair_count, "codes: item %u has pair %u, which does not exist", place + 1, pair);
+                    numbers = pairs;
+                    i = ((uint64_t)(n / 2) * (uint64_t)pair_count + pair) * 2 + n % 2;
+                }
+                code = bits == 8 ? numbers[i] : lsan_packed_number(numbers, (uint32_t)bits, i);
                 REQUIRE(
                     code < t->rows, "codes: item %u has code %u in table %u of %u rows", place + 1, code, n + 1, t->rows
                 );
-            } else if (from == 1) {
+            } else if (from == DIGITS) {
                 code = number % t->rows;
                 number /= t->rows;
             } else {
