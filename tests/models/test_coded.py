@@ -1,5 +1,7 @@
 """Learnt codes: the table, how first codes are found, and that no two items share one."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -138,6 +140,29 @@ def test_weights_say_which_items_matter() -> None:
         return float((found - vectors[:50]).square().mean())
 
     assert error(make_codes(vectors, config, 0, weights=weights)) < 0.5 * error(make_codes(vectors, config, 0))
+
+
+def test_unpopular_items_choose_among_few_pairs() -> None:
+    vectors, weights = vectors_of(1000, 8), torch.arange(1000.0)
+    config = CodedTableConfig(tables=8, rows=16, paired=0.8)
+    found = make_codes(vectors, config, 0, weights=weights)
+    paired, plain = (
+        (table_of(codes, 8, config)(torch.arange(1, 1001)[None], None)[0] - vectors).square().sum(1)
+        for codes in (found, make_codes(vectors, config_of("product", tables=8), 0, weights=weights))
+    )
+    for codes in found.codes.split(2, dim=1):
+        assert len(codes[:800].unique(dim=0)) <= 16 + 10  # but for those that had to be told apart
+        assert len(codes[800:].unique(dim=0)) > 40
+    assert paired[800:].mean() < 1.2 * plain[800:].mean()
+    assert paired[800:].mean() < 0.6 * paired[:800].mean()
+    with pytest.raises(ValueError, match="10 items cannot fill 16 pairs of rows"):
+        make_codes(vectors, CodedTableConfig(tables=4, rows=16, paired=0.01), 0, weights=weights)
+
+
+@pytest.mark.parametrize("change", [{"codes": "additive"}, {"codes": "random"}, {"tables": 3}])
+def test_pairs_are_for_product_codes_of_an_even_number_of_tables(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="paired is for product codes and an even number of tables"):
+        CodedTableConfig(**{"tables": 4, "paired": 0.5, **change})
 
 
 def test_more_items_than_codes_or_fewer_than_rows_are_refused() -> None:

@@ -47,10 +47,60 @@ def test_every_truncation_is_refused() -> None:
         engine.Engine(data + b"\0")
 
 
+def in_pairs() -> Bundle:
+    """Twelve of 20 items have one of 5 pairs of rows in every two of four tables."""
+    b = Bundle(20, 4, 8, seed=2)
+    b.coded([6, 8, 3, 8], kind="q8", bias="q8", slices=4)
+    chosen, pairs = b.random.integers(0, 5, (12, 2)), b.random.integers(0, 3, (2, 5, 2))
+    b.codes[:12] = pairs[[0, 1], chosen].reshape(12, 4)
+    b.tensors["codes"] = packed(np.concatenate([chosen.ravel(), b.codes[12:].ravel()]), 3)
+    b.tensors["codes.pairs"] = packed(pairs, 3)
+    b.table["codes"] = {"from": "pairs", "bits": 3, "paired": 12, "pairs": 5}
+    transformer(b, 2, 1, causal=True)
+    return b
+
+
+def test_codes_in_pairs_are_those_that_they_stand_for() -> None:
+    paired = in_pairs()
+    plain = in_pairs()
+    plain.tensors["codes"] = packed(plain.codes, 3)
+    del plain.tensors["codes.pairs"]
+    plain.table["codes"] = {"from": "packed", "bits": 3}
+    items, times = np.array([1, 13, 20, 7], dtype=np.int32), np.arange(4)
+    found, expected = (engine.Engine(b.content()).scores(items, times, 5) for b in (paired, plain))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"pairs": 4}, "codes.pairs should have 6 bytes"),
+        ({"pairs": 0}, "pairs"),
+        ({"pairs": 65537}, "pairs"),
+        ({"paired": 21}, "paired"),
+        ({"paired": 10}, "codes should have"),
+        ({"paired": -1}, "paired"),
+        ({"bits": 2}, "codes"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(change: dict[str, int], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        engine.Engine(changed(in_pairs(), lambda m: m["table"]["codes"].update(change)))
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("codes", 12 * 2 + 8 * 4), ("codes.pairs", 5 * 4)])
+def test_pairs_and_rows_that_do_not_exist_are_refused(name: str, numbers: int) -> None:
+    b = in_pairs()
+    b.tensors[name] = packed(np.full(numbers, 7), 3)
+    with pytest.raises(ValueError, match="codes: item 1 has code"):
+        engine.Engine(b.content())
+
+
+@pytest.mark.parametrize("made", [tiny, in_pairs])
 @pytest.mark.parametrize("seed", range(4))
-def test_changed_bytes_do_no_harm(seed: int) -> None:
+def test_changed_bytes_do_no_harm(seed: int, made: Callable[[], Bundle]) -> None:
     random = np.random.default_rng(seed)
-    original = np.frombuffer(tiny().content(), dtype=np.uint8)
+    original = np.frombuffer(made().content(), dtype=np.uint8)
     header = 8 + int.from_bytes(original[:8].tobytes(), "little")
     text = np.frombuffer(b'0123456789"{}[]:,-.eE\\utrfalsn \xc3\xff', dtype=np.uint8)
     for _ in range(700):

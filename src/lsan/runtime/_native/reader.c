@@ -589,16 +589,13 @@ static bool read_codes(reader *r, uint32_t table, const tensor *weight, bool sco
         for (uint32_t n = 0; n < codes->count; n++) {
             const code_table *t = &codes->tables[n];
             uint32_t code;
-            if (from == PACKED || from == PAIRS) {
-                const uint8_t *numbers = data;
-                uint64_t i = first + n;
+            if (from <= PAIRS) {
+                uint64_t i = first + (in_pairs ? n / 2 : n);
+                code = bits == 8 ? data[i] : lsan_packed_number(data, (uint32_t)bits, i);
                 if (in_pairs) {
-                    uint32_t pair = lsan_packed_number(data, (uint32_t)bits, first + n / 2);
-                    REQUIRE(pair < pair_count, "codes: item %u has pair %u, which does not exist", place + 1, pair);
-                    numbers = pairs;
-                    i = ((uint64_t)(n / 2) * (uint64_t)pair_count + pair) * 2 + n % 2;
+                    i = ((uint64_t)(n / 2) * (uint64_t)pair_count + code) * 2 + n % 2;
+                    code = code < pair_count ? lsan_packed_number(pairs, (uint32_t)bits, i) : UINT32_MAX;
                 }
-                code = bits == 8 ? numbers[i] : lsan_packed_number(numbers, (uint32_t)bits, i);
                 REQUIRE(
                     code < t->rows, "codes: item %u has code %u in table %u of %u rows", place + 1, code, n + 1, t->rows
                 );
