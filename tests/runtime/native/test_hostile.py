@@ -52,6 +52,7 @@ def in_pairs() -> Bundle:
     b = Bundle(20, 4, 8, seed=2)
     b.coded([6, 8, 3, 8], kind="q8", bias="q8", slices=4)
     chosen, pairs = b.random.integers(0, 5, (12, 2)), b.random.integers(0, 3, (2, 5, 2))
+    assert b.codes is not None
     b.codes[:12] = pairs[[0, 1], chosen].reshape(12, 4)
     b.tensors["codes"] = packed(np.concatenate([chosen.ravel(), b.codes[12:].ravel()]), 3)
     b.tensors["codes.pairs"] = packed(pairs, 3)
@@ -63,6 +64,7 @@ def in_pairs() -> Bundle:
 def test_codes_in_pairs_are_those_that_they_stand_for() -> None:
     paired = in_pairs()
     plain = in_pairs()
+    assert plain.codes is not None
     plain.tensors["codes"] = packed(plain.codes, 3)
     del plain.tensors["codes.pairs"]
     plain.table["codes"] = {"from": "packed", "bits": 3}
