@@ -54,6 +54,10 @@ MODELS = (
         regime="causal", width=8, history=6, encoder=TwinTransformerConfig(blocks=1), context=ContextConfig(),
         table=ComposedTableConfig(radices=(3, 4)),
     ),
+    ModelConfig(
+        regime="causal", width=8, history=6, encoder=TwinTransformerConfig(blocks=1),
+        table=CodedTableConfig(tables=8, rows=16, paired=1.0), quantisation=QuantisationConfig(),
+    ),
 )  # fmt: skip
 
 #: What numbers and texts in the JSON are replaced with.
@@ -109,8 +113,11 @@ def bundle_of(config: ModelConfig, seed: int) -> bytes:
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape))
         if isinstance(network.table, CodedTable):
-            places = torch.randperm(ITEMS)
-            network.table.codes.copy_(torch.stack([places % 16, places // 16], dim=1))
+            places, table = torch.randperm(ITEMS)[:, None], torch.arange(network.table.tables)
+            codes = places // 16**table % 16
+            if len(table) > 2:  # four pairs of rows in every two tables
+                codes = places // 4 ** (table // 2) % 4 * (1 + table % 2)
+            network.table.codes.copy_(codes)
     network.offered[5] = False
     if config.quantisation is not None:
         state = settled_state(network)
