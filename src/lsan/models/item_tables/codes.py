@@ -116,15 +116,16 @@ def _paired(parts: list[Tensor], config: CodedTableConfig, seed: int, weights: T
         raise ValueError(f"{count} items cannot fill {config.rows} pairs of rows: ask for a larger share, or for none")
     order = weights.argsort(stable=True)
     common, others = order[:count], order[count:]
+    both = [torch.cat(parts[n : n + 2], dim=1)[common] for n in range(0, len(parts), 2)]
+    found = [_nearest_means(two, config.rows, seed + n, weights[common]) for n, two in enumerate(both)]
+    pairs = distinct(torch.stack([cells for _, cells in found], 1), torch.stack([means for means, _ in found]), both)
     codes = torch.zeros(len(weights), len(parts), dtype=torch.int64)
-    for n in range(0, len(parts), 2):
-        both = torch.cat(parts[n : n + 2], dim=1)[common]
-        means, cells = _nearest_means(both, config.rows, seed + n, weights[common])
-        mass = torch.zeros(config.rows).index_add_(0, cells, weights[common])
-        for m, mean in zip((n, n + 1), means.chunk(2, dim=1), strict=True):
-            wanted = torch.cat([parts[m][others], mean])
-            _, rows = _nearest_means(wanted, config.rows, seed + m, torch.cat([weights[others], mass]))
-            codes[others, m], codes[common, m] = rows[: len(others)], rows[len(others) :][cells]
+    for n, part in enumerate(parts):
+        mean, pair = found[n // 2][0].chunk(2, dim=1)[n % 2], pairs[:, n // 2]
+        mass = torch.zeros(config.rows).index_add_(0, pair, weights[common])
+        wanted, counting = torch.cat([part[others], mean]), torch.cat([weights[others], mass])
+        _, rows = _nearest_means(wanted, config.rows, seed + len(found) + n, counting)
+        codes[others, n], codes[common, n] = rows[: len(others)], rows[len(others) :][pair]
     return codes
 
 
