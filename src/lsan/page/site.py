@@ -35,14 +35,14 @@ def site_files(content: bytes, *, title: str = TITLE) -> dict[str, bytes]:
     heading = title.encode("utf-8", "replace").decode().strip()
     if not heading:
         raise ConfigError("the page's title is blank: a page needs a heading")
-    page = Template(_slim(_STATIC / "index.html").decode())
+    page = Template(_lines(_STATIC / "index.html").decode())
     files = {
         "index.html": page.substitute(title=html.escape(heading)).encode(),
-        "style.css": _slim(_STATIC / "style.css"),
+        "style.css": _lines(_STATIC / "style.css", b"/*"),
         "icon.svg": (_STATIC / "icon.svg").read_bytes(),
         "manifest.webmanifest": _manifest(heading),
-        "app.js": _slim(_STATIC / "app.js"),
-        "lsan.js": _slim(_JAVASCRIPT / "lsan.js"),
+        "app.js": _script(_STATIC / "app.js"),
+        "lsan.js": _script(_JAVASCRIPT / "lsan.js"),
         "lsan.wasm": (_JAVASCRIPT / "lsan.wasm").read_bytes(),
         "model.lsan": content,
     }
@@ -69,10 +69,15 @@ def refuse_unless_page(folder: Path) -> None:
         refuse_existing(folder)
 
 
-def _slim(path: Path) -> bytes:
-    """A text file without indentation, empty lines and lines that are comments: less to load, the same code."""
+def _lines(path: Path, *comments: bytes) -> bytes:
+    """A file without indentation, empty lines, and lines that begin with one of `comments`: less to load, the same
+    content."""
     lines = (line.strip() for line in path.read_bytes().splitlines())
-    return b"\n".join(line for line in lines if line and not line.startswith((b"//", b"/**", b"* ", b"*/")))
+    return b"\n".join(line for line in lines if line and not line.startswith(comments))
+
+
+def _script(path: Path) -> bytes:
+    return _lines(path, b"//", b"/**", b"* ", b"*/")
 
 
 def _manifest(title: str) -> bytes:
@@ -92,6 +97,6 @@ def _worker(files: dict[str, bytes]) -> bytes:
         "./" if name == "index.html" else name: f"sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}"
         for name, content in sorted(files.items())
     }
-    source = _slim(_STATIC / "sw.js").decode()
+    source = _script(_STATIC / "sw.js").decode()
     version = hashlib.sha256((json.dumps(hashes) + source).encode()).hexdigest()[:16]
     return f"const VERSION = {json.dumps(version)};\nconst FILES = {json.dumps(hashes, indent=0)};\n{source}".encode()
