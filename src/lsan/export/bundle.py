@@ -11,7 +11,7 @@ import torch
 from lsan.config import Recipe, recipe_to
 from lsan.data.windows import Window
 from lsan.errors import ConfigError
-from lsan.export.pairs import find_pairs
+from lsan.export.pairs import Pairs, find_pairs
 from lsan.export.program import Arithmetic, Parameter, Program, program_of
 from lsan.models.histories import Histories
 from lsan.models.item_tables.coded import CodedTable
@@ -56,12 +56,13 @@ def make_bundle(run: Run, *, arithmetic: Arithmetic = "float32", metrics: dict[s
     """
     network = run.network.cpu().eval()
     program = program_of(network, arithmetic)
-    order = _order(network)
+    pairs = _pairs(network)
+    order = _order(network, pairs)
     tensors: dict[str, Array] = {}
     quantised: dict[str, Any] = {}
     for name, parameter in program.parameters.items():
         tensors |= _parameter(name, _in_order(name, parameter, program, network, order), quantised)
-    table = _table(network, tensors, order)
+    table = _table(network, tensors, order, pairs)
     popular, popular_bits = _popularity(network, order, tensors)
     if not network.offered.all():
         tensors["offered"] = pack_bits(network.offered.numpy()[order - 1].astype(np.int64), 1)
@@ -117,7 +118,12 @@ def _beyond(table: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _order(network: Network) -> IntArray:
+def _pairs(network: Network) -> Pairs | None:
+    table = network.table
+    return find_pairs(table.codes.numpy(), _code_bits(table)) if isinstance(table, CodedTable) else None
+
+
+def _order(network: Network, pairs: Pairs | None) -> IntArray:
     """Items with codes stand in the order of their first two, so that engines can pass over many at once; those whose
     codes are held as pairs before the others."""
     items = np.arange(1, len(network.popularity) + 1)
@@ -125,7 +131,6 @@ def _order(network: Network) -> IntArray:
         return items
     codes = network.table.codes.numpy()
     second = codes[:, min(1, codes.shape[1] - 1)]
-    pairs = find_pairs(codes, _code_bits(network.table))
     alone = np.zeros(len(items), dtype=bool) if pairs is None else ~pairs.paired
     return items[np.lexsort((items, second, codes[:, 0], alone))]
 
@@ -164,19 +169,19 @@ def _parameter(name: str, parameter: Parameter, quantised: dict[str, Any]) -> di
     return {name: (half if exact else values).contiguous().numpy()}
 
 
-def _table(network: Network, tensors: dict[str, Array], order: IntArray) -> dict[str, Any]:
+def _table(network: Network, tensors: dict[str, Array], order: IntArray, pairs: Pairs | None) -> dict[str, Any]:
     """The manifest's `table`; adds what it needs to the tensors."""
     table = network.table
     entry: dict[str, Any] = {"kind": "codes", "weight": "table.weight"}
     if isinstance(table, CodedTable):
         bits, codes = _code_bits(table), table.codes.numpy()[order - 1].astype(np.int64)
         source: dict[str, Any] = {"from": "packed", "bits": bits}
-        numbers, pairs = codes.ravel(), find_pairs(codes, bits)
+        numbers = codes.ravel()
         if pairs is not None:
             count = int(pairs.paired.sum())
             source = {"from": "pairs", "bits": bits, "paired": count, "pairs": pairs.rows.shape[1]}
             tensors["codes.pairs"] = pack_bits(pairs.rows.ravel(), bits)
-            numbers = np.concatenate([pairs.numbers[:count].ravel(), codes[count:].ravel()])
+            numbers = np.concatenate([pairs.numbers[order[:count] - 1].ravel(), codes[count:].ravel()])
         tensors["codes"] = pack_bits(numbers, bits)
         rows = [table.rows] * table.tables
         offsets = [table.rows * number for number in range(table.tables)]
