@@ -161,7 +161,7 @@ def test_too_many_requests(served: Served) -> None:
     with served.connect() as first, served.connect() as second:
         for connection in (first, second):
             connection.sendall(HEAD + LENGTH)
-        time.sleep(0.1)
+        await_that(lambda: served.post("/v1/recommend", {"history": []}).status == 503)  # once it has read both heads
         answer = served.post("/v1/recommend", {"history": []})
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
         assert answer.json["type"] == "urn:lsan:problem:overloaded"
