@@ -30,11 +30,14 @@ from lsan.training.batches import Examples, hidden_at_targets, read_batch, train
 from lsan.training.distillation import Teaching, teach
 from lsan.training.loop import stream
 
-#: Training examples whose hidden vectors say which errors of item vectors matter.
-_SAMPLES = 2048
+#: Hidden vectors that say which errors of item vectors matter: so many for estimates, and so many for codes.
+_FEW, _MANY = 2048, 16384
 
-#: Epochs of a student. In the causal regime an epoch has fewer steps, and twelve were too few on ML-1M (docs/log.md).
-_EPOCHS: dict[Regime, int] = {"prefix": 12, "cloze": 12, "causal": 24}
+#: Epochs of a student.
+_EPOCHS = 24
+
+#: Step size after the items have codes, as a share of that before: what a student knows is not to be unsettled.
+_SLOWER = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,8 @@ class Plan:
     paired: float = 0.0
     """Share of the items, the least popular ones, whose codes come in pairs."""
     blocks: int | None = None
-    """Of the student's encoder; None: as many as the teacher's."""
+    """Of the student's encoder, whose feed-forward layers are then no wider than the model, which loses nothing
+    (docs/log.md); None: as the teacher's."""
     table_bits: int = 8
     """Bits of the numbers of the item table."""
     weights: int = 4
@@ -79,7 +83,8 @@ class Plan:
                 "kind": "coded", "codes": self.codes, "tables": self.tables, "rows": self.rows, "paired": self.paired
             }  # fmt: skip
         content["model"]["quantisation"] = {"weights": self.weights, "table": self.table_bits, "bias": self.weights}
-        content["training"] |= {"epochs": 4, "patience": 4, "decay": "linear"}
+        rate = _SLOWER * teacher.training.learning_rate
+        content["training"] |= {"learning_rate": rate, "epochs": 4, "patience": 4, "decay": "linear"}
         return recipe_from(content, where=self.name)
 
     def student(self, teacher: Recipe) -> Recipe:
@@ -88,10 +93,11 @@ class Plan:
         content: dict[str, Any] = recipe_to(teacher)
         content["model"] |= {"width": self.width, "dropout": 0.6 * teacher.model.dropout, "table": {"kind": "full"}}
         if self.blocks is not None:
-            content["model"]["encoder"]["blocks"] = self.blocks
+            encoder = content["model"]["encoder"]
+            encoder |= {"blocks": self.blocks} | ({"feed_forward": 1} if "feed_forward" in encoder else {})
         content["training"] |= {
             "loss": {"kind": "cross-entropy"}, "distillation": {}, "r_drop": 0.0,
-            "epochs": (epochs := _EPOCHS[teacher.model.regime]), "patience": epochs, "decay": "linear",
+            "epochs": _EPOCHS, "patience": _EPOCHS, "decay": "linear",
         }  # fmt: skip
         return recipe_from(content, where=f"student of width {self.width}")
 
@@ -165,7 +171,7 @@ class Compression:
 
     def scoring(self) -> tuple[Tensor, Tensor]:
         """The (first) teacher's item vectors [items, width], and hidden vectors that it scores them with, a sample."""
-        return _item_vectors(self.teachers[0].network), self._hidden(self.teachers[0].network)
+        return _item_vectors(self.teachers[0].network), self._hidden(self.teachers[0].network, _FEW)
 
     def teaching(self) -> Teaching:
         """What the teachers say of every training target.
@@ -224,7 +230,7 @@ class Compression:
         try:
             codes = make_codes(
                 _item_vectors(student), table, stream(recipe.seed, "codes"),
-                hidden=self._hidden(student), weights=weights,
+                hidden=self._hidden(student, _MANY), bias=student.table.output().bias.detach(), weights=weights,
             )  # fmt: skip
         except ValueError as error:
             raise ConfigError(f"{plan.name}: {error}") from error
@@ -251,15 +257,17 @@ class Compression:
         examples = training_examples(split, recipe.model.regime, recipe.model.history)
         return examples, history_reader(self.dataset, split, self.teachers[0].header), recipe.model.regime
 
-    def _hidden(self, network: Network) -> Tensor:
-        """Hidden vectors at the targets of a sample of the training examples."""
+    def _hidden(self, network: Network, count: int) -> Tensor:
+        """About `count` hidden vectors at targets, spread evenly over a sample of the training examples."""
         examples, reader, regime = self._examples()
-        chosen = np.random.default_rng(stream(self.recipe.seed, "hidden")).permutation(len(examples))[:_SAMPLES]
+        random = np.random.default_rng(stream(self.recipe.seed, "hidden"))
+        chosen = random.permutation(len(examples))[:count]
         device, found = next(network.parameters()).device, []
         for batch in np.array_split(chosen, -(-len(chosen) // 256)):
             histories, targets = read_batch(reader, self.dataset.items, examples, batch, regime)
             with torch.inference_mode():
-                found.append(hidden_at_targets(network, histories.to(device), targets.to(device)).cpu())
+                hidden = hidden_at_targets(network, histories.to(device), targets.to(device)).float().cpu()
+            found.append(hidden[random.permutation(len(hidden))[: len(batch) * -(-count // len(chosen))]])
         return torch.cat(found)
 
 
