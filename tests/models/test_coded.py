@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lsan.config import CodedTableConfig
 from lsan.models.item_tables.coded import CodedTable, ItemCodes, distinct
-from lsan.models.item_tables.codes import make_codes
+from lsan.models.item_tables.codes import _Loss, _settled, make_codes
 
 KINDS = ["product", "additive", "quantiles", "random"]
 
@@ -140,6 +140,71 @@ def test_weights_say_which_items_matter() -> None:
         return float((found - vectors[:50]).square().mean())
 
     assert error(make_codes(vectors, config, 0, weights=weights)) < 0.5 * error(make_codes(vectors, config, 0))
+
+
+def divergence(vectors: torch.Tensor, coded: torch.Tensor, bias: torch.Tensor, hidden: torch.Tensor) -> float:
+    """Mean Kullback-Leibler divergence of what coded items predict from what they should."""
+    wanted, found = ((hidden @ items.T + bias).log_softmax(1) for items in (vectors, coded))
+    return float((wanted.exp() * (wanted - found)).sum(1).mean())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("paired", [0.0, 0.8])
+def test_codes_that_know_the_loss_predict_better_where_they_did_not_look(paired: float) -> None:
+    """Contexts of few kinds, so that an item comes into question in some of them only."""
+    generator = torch.Generator().manual_seed(2)
+    kinds = torch.randn(12, 16, generator=generator)
+    vectors = kinds[torch.arange(800) % 12] + 0.7 * torch.randn(800, 16, generator=generator)
+    hidden = 0.5 * (kinds[torch.arange(1200) % 12] + 0.3 * torch.randn(1200, 16, generator=generator))
+    looked, others = hidden[:600], hidden[600:]
+    bias, weights = 0.3 * torch.randn(800, generator=generator), torch.arange(800.0)
+    config = CodedTableConfig(tables=8, rows=16, paired=paired)
+
+    def predicts(codes: ItemCodes) -> float:
+        coded = table_of(codes, 16, config)(torch.arange(1, 801)[None], None)[0]
+        return divergence(vectors, coded, bias, others)
+
+    plain = make_codes(vectors, config, 0, hidden=looked, weights=weights)
+    better = make_codes(vectors, config, 0, hidden=looked, bias=bias, weights=weights)
+    assert predicts(better) < 0.8 * predicts(plain)
+    assert len(better.codes.unique(dim=0)) == 800
+    assert torch.equal(better.weight, plain.weight)
+    if paired:
+        for codes in better.codes.split(2, dim=1):
+            assert len(codes[:640].unique(dim=0)) <= 16 + 4
+            assert len(codes[640:].unique(dim=0)) > 40
+
+
+@torch.no_grad()
+def test_each_choice_makes_the_error_of_the_loss_smaller() -> None:
+    """The error that is made small is the one whose second derivative autograd finds."""
+    vectors, bias = vectors_of(30, 4), torch.linspace(-1, 1, 30)
+    hidden = torch.randn(50, 4, generator=torch.Generator().manual_seed(3))
+    loss = _Loss.of(vectors, bias, hidden, torch.eye(4))
+    item = 7
+
+    def total(vector: torch.Tensor) -> torch.Tensor:
+        scores = hidden @ vectors.index_copy(0, torch.tensor([item]), vector[None]).T + bias
+        return scores.logsumexp(1).sum()
+
+    exact = torch.autograd.functional.hessian(total, vectors[item])
+    found = loss.curvature(torch.tensor([item]))[0] - loss.prior
+    torch.testing.assert_close(found, exact / exact.trace(), rtol=1e-3, atol=1e-4)
+    tables = torch.randn(2, 16, 2, generator=torch.Generator().manual_seed(4))
+    codes = torch.zeros(30, 2, dtype=torch.int64)
+    better = _settled(loss, torch.arange(30), tables, codes)
+    curvature = loss.curvature(torch.arange(30))
+
+    def errors(codes: torch.Tensor) -> torch.Tensor:
+        error = vectors - torch.cat([table[codes[:, n]] for n, table in enumerate(tables)], dim=1)
+        return torch.einsum("iv,ivw,iw->i", error, curvature, error)
+
+    assert (errors(better) <= errors(codes) + 1e-5).all()
+    for n in range(2):
+        for row in range(16):  # no single change does better
+            other = better.clone()
+            other[:, n] = row
+            assert (errors(better) <= errors(other) + 1e-4 * errors(other)).all()
 
 
 def test_unpopular_items_choose_among_few_pairs() -> None:

@@ -21,7 +21,7 @@ from lsan.runs import RunHeader, load_run
 _WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256)
 _TABLES = (2, 4, 6, 8, 12, 16, 24, 32)
 _ROWS = (16, 64, 256)
-_PAIRED = (0.0, 0.7, 0.85)
+_PAIRED = (0.0, 0.7, 0.8, 0.9)
 
 #: Bytes that a file may be larger than planned.
 MARGIN = 300
