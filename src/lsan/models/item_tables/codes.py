@@ -160,7 +160,8 @@ class _Loss:
             sums.addmm_((share * (1 - share)).T, (some[:, :, None] * some[:, None, :]).flatten(1))
         matrices = sums.unflatten(1, (width, width))
         traces = matrices.diagonal(dim1=1, dim2=2).sum(1)
-        return matrices / traces.clamp(min=1e-30)[:, None, None] + self.prior
+        smoothed: Tensor = matrices / traces.clamp(min=1e-30)[:, None, None] + self.prior
+        return smoothed
 
 
 def _chosen_by_loss(loss: _Loss, tables: Tensor, codes: Tensor, pairs: _Pairs | None) -> Tensor:
