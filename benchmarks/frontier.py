@@ -46,7 +46,7 @@ PLANS = [
     Plan(width=32, tables=16),
     *(Plan(width=96, tables=tables) for tables in (16, 24)),
     Plan(width=64, blocks=1, codes="none", table_bits=4),
-    Plan(width=64, blocks=1, tables=16),
+    *(Plan(width=64, blocks=1, tables=16, paired=paired) for paired in (0.0, 0.5, 0.8)),
     *(Plan(width=64, blocks=1, tables=32, paired=paired) for paired in (0.5, 0.79, 0.87)),
 ]
 

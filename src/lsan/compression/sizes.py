@@ -79,6 +79,22 @@ def _few(recipe: Recipe, categories: int) -> dict[str, int]:
 
 def _item_bytes(model: ModelConfig, items: int, categories: int) -> dict[str, int]:
     """Bytes of codes and item tables; allocates nothing."""
+    table = model.table
+    if isinstance(table, CodedTableConfig):
+        alike = msgspec.structs.replace(model, table=msgspec.structs.replace(table, paired=0.0))
+        count, rows, bits = table.tables, table.rows, (table.rows - 1).bit_length()
+        saved = round(table.paired * items) * count // 2
+        codes = packed_size(items * count - saved, bits) + (packed_size(count * rows, bits) if saved else 0)
+        return {"item tables": _table_bytes(alike, items, categories), "codes": codes}
+    parts = {"item tables": _table_bytes(model, items, categories)}
+    if isinstance(table, ComposedTableConfig):
+        parts["codes"] = packed_size(items, (items - 1).bit_length())
+    return parts
+
+
+@cache
+def _table_bytes(model: ModelConfig, items: int, categories: int) -> int:
+    """Bytes of the item tables, all but codes."""
     with torch.device("meta"):
         none = torch.zeros(items, dtype=torch.int64)
     category = torch.zeros(items + 1, dtype=torch.int64)
@@ -87,11 +103,4 @@ def _item_bytes(model: ModelConfig, items: int, categories: int) -> dict[str, in
         network = Network(model, category, none, none, 1)
     held = layout(network.state_dict(), model)
     tables = [name for name in held if name.startswith(("table.", "untied"))]
-    parts = {"item tables": sum(held[name].nbytes for name in tables if name not in ("table.codes", "table.numbers"))}
-    if isinstance(model.table, CodedTableConfig):
-        count, rows, bits = model.table.tables, model.table.rows, (model.table.rows - 1).bit_length()
-        saved = round(model.table.paired * items) * count // 2
-        parts["codes"] = packed_size(items * count - saved, bits) + (packed_size(count * rows, bits) if saved else 0)
-    elif isinstance(model.table, ComposedTableConfig):
-        parts["codes"] = packed_size(items, (items - 1).bit_length())
-    return parts
+    return sum(held[name].nbytes for name in tables if name not in ("table.codes", "table.numbers"))
