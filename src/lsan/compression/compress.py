@@ -37,7 +37,7 @@ _FEW, _MANY = 2048, 16384
 _EPOCHS = 24
 
 #: Step size after the items have codes, as a share of that before: what a student knows is not to be unsettled.
-_SLOWER = 0.2
+_SLOWER = 0.07
 
 
 @dataclass(frozen=True, kw_only=True)
