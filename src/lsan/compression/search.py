@@ -29,7 +29,7 @@ MARGIN = 300
 #: Estimated share of accuracy that is lost: so much of the share of the scores' variance that codes miss (measured on
 #: Beauty, docs/log.md), so much times the square of how often the width is halved (a guess), and so much where one
 #: block is left of several (measured there).
-_BY_ERROR, _BY_HALVING, _BY_BLOCKS = 0.8, 0.02, 0.006
+_BY_ERROR, _BY_HALVING, _BY_BLOCKS = 1.2, 0.02, 0.006
 
 #: How well the bits of a code are used, by the rows of a table: rough, from three figures on Beauty (docs/log.md).
 _USED = {16: 0.8, 64: 0.92, 256: 1.0}
