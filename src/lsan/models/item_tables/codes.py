@@ -17,7 +17,7 @@ _ROUNDS = 20
 _PLAIN = 0.1
 
 #: What is added to the second derivative of the loss by an item's vector, which is known from a sample only, as shares
-#: of its trace: that of all items, and plain squared error. Six times as much or as little is level (docs/log.md).
+#: of its trace: that of all items, and plain squared error. Several times as much is level (docs/log.md).
 _COMMON, _EVEN = 1.0, 0.5
 
 #: Times that each item's row in each table is chosen again, given its other rows.
