@@ -11,6 +11,7 @@ used), evaluates each model on the test cases once, and keeps it in benchmarks/r
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,23 @@ from provenance import ROOT, provenance
 
 _CPU = torch.device("cpu")
 
+#: Of all students: a second block brings them nothing (docs/log.md).
+_ONE: dict[str, Any] = {"width": 64, "blocks": 1}
+
+_NARROW = [Plan(width=width, blocks=1) for width in (128, 64, 48, 32)]
+
+#: Students with full tables in 32 bits, as they are before their items have codes.
+STUDENTS = {f"d{plan.shape}-full": plan for plan in _NARROW}
+
 #: Plans of `lsan compress`.
 PLANS = [
-    *(Plan(width=width, codes="none", table_bits=bits) for width in (128, 64, 32) for bits in (8, 4)),
-    *(Plan(width=64, tables=tables) for tables in (4, 8, 16, 32)),
-    *(Plan(width=64, codes="additive", tables=tables) for tables in (2, 4, 8, 12)),
-    *(Plan(width=64, codes="quantiles", tables=tables) for tables in (4, 8, 16, 32)),
-    *(Plan(width=64, codes="random", tables=tables) for tables in (4, 8, 16, 32)),
-    Plan(width=48, tables=16),
-    Plan(width=32, tables=16),
-    *(Plan(width=96, tables=tables) for tables in (16, 24)),
-    Plan(width=64, blocks=1, codes="none", table_bits=4),
-    *(Plan(width=64, blocks=1, tables=16, paired=paired) for paired in (0.0, 0.5, 0.8)),
-    *(Plan(width=64, blocks=1, tables=32, paired=paired) for paired in (0.5, 0.79, 0.87)),
+    *(replace(plan, codes="none", table_bits=bits) for plan in _NARROW for bits in (8, 4)),
+    *(Plan(**_ONE, tables=tables) for tables in (4, 8, 16, 32)),
+    *(Plan(**_ONE, tables=16, paired=paired) for paired in (0.5, 0.8)),
+    *(Plan(**_ONE, tables=32, paired=paired) for paired in (0.5, 0.79, 0.87)),
+    *(Plan(**_ONE, codes="additive", tables=tables) for tables in (2, 4, 8, 12)),
+    *(Plan(**_ONE, codes="quantiles", tables=tables) for tables in (4, 8, 16, 32)),
+    *(Plan(**_ONE, codes="random", tables=tables) for tables in (4, 8, 16, 32)),
 ]
 
 #: Item tables that are not learnt from a student, trained like it and from the same teachers, in 8 bits.
@@ -62,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("dataset", choices=PLAN)
     parser.add_argument("--teachers", type=Path, nargs="+", required=True)
-    parser.add_argument("--only", nargs="+", choices=[*(plan.name for plan in PLANS), *OTHERS])
+    parser.add_argument("--only", nargs="+", choices=[*STUDENTS, *(plan.name for plan in PLANS), *OTHERS])
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -75,18 +80,17 @@ def main() -> None:
     path = ROOT / "benchmarks" / "results" / f"frontier-{arguments.dataset}.json"
     kept = KeptRuns(path, dataset)
     made = {"teachers": [teacher.name for teacher in arguments.teachers], **provenance()}
-    for name in ["before", *(plan.name for plan in PLANS), *OTHERS]:
+    for name in ["before", *STUDENTS, *(plan.name for plan in PLANS), *OTHERS]:
         if f"{name}-{seed}" in kept.runs or name not in (arguments.only or [name]) + ["before"]:
             continue
         if name == "before":
             run = arguments.teachers[0]
+        elif name in STUDENTS:
+            run = compression.student(STUDENTS[name])
         elif name in OTHERS:
             run = _other(compression, name)
         else:
-            plan = next(plan for plan in PLANS if plan.name == name)
-            if plan.width > compression.recipe.model.width:
-                continue
-            run = compression.run(plan)
+            run = compression.run(next(plan for plan in PLANS if plan.name == name))
         outcome = _evaluated(name, run, dataset, repeats=repeats)
         kept.add(outcome, made)
         row = next(row for row in _write(kept, dataset, path).rows if row.name == name)
@@ -95,8 +99,8 @@ def main() -> None:
 
 
 def _other(compression: Compression, name: str) -> Path:
-    """A model of width 64 with such an item table, trained if it is not there."""
-    content = recipe_to(Plan(width=64).student(compression.recipe))
+    """A model of the students' shape with such an item table, trained if it is not there."""
+    content = recipe_to(Plan(**_ONE).student(compression.recipe))
     content["model"] |= {"table": OTHERS[name], "quantisation": {"weights": 8, "table": 8}}
     return compression.train(recipe_from(content, where=name), compression.folder / name)
 

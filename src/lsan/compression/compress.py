@@ -76,15 +76,17 @@ class Plan:
         return f"{self.width}" + ("" if self.blocks is None else f"-b{self.blocks}")
 
     def recipe(self, teacher: Recipe) -> Recipe:
-        """How the student is trained on in its final form: for a few epochs, ever more slowly."""
+        """How the student is trained on in its final form: for a few epochs, ever more slowly; as long as before, and
+        as fast, with codes that were not made to keep its item vectors."""
         content = recipe_to(self.student(teacher))
         if self.codes != "none":
             content["model"]["table"] = {
                 "kind": "coded", "codes": self.codes, "tables": self.tables, "rows": self.rows, "paired": self.paired
             }  # fmt: skip
         content["model"]["quantisation"] = {"weights": self.weights, "table": self.table_bits, "bias": self.weights}
-        rate = _SLOWER * teacher.training.learning_rate
-        content["training"] |= {"learning_rate": rate, "epochs": 4, "patience": 4, "decay": "linear"}
+        if self.codes not in ("random", "quantiles"):
+            rate = _SLOWER * teacher.training.learning_rate
+            content["training"] |= {"learning_rate": rate, "epochs": 4, "patience": 4}
         return recipe_from(content, where=self.name)
 
     def student(self, teacher: Recipe) -> Recipe:
