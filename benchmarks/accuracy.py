@@ -10,7 +10,6 @@ without R-Drop. A run of another recipe is made again.
 """
 
 import argparse
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from lsan.data.dataset import Dataset
 from lsan.data.prepare import prepare_dataset
 from lsan.data.splits import SplitName
 from lsan.experiment import Observer
-from lsan.files import write_atomically
 from provenance import ROOT, provenance
 from side_by_side import in_processes
 
@@ -86,21 +84,17 @@ def main() -> None:
         kept.add(
             _find(entry, dataset, folder), {"jobs": arguments.jobs, "threads_a_job": arguments.threads, **provenance()}
         )
-        _write(kept, planned, dataset, path, folder)
+        _write(kept, planned, dataset, folder)
         print(f"{entry.label} is done", flush=True)
-    _write(kept, planned, dataset, path, folder)
+    _write(kept, planned, dataset, folder)
     print(f"written {path.relative_to(ROOT)} and {(folder / 'comparison.md').relative_to(ROOT)}")
 
 
-def _write(kept: KeptRuns, planned: list[Entry], dataset: Dataset, path: Path, folder: Path) -> None:
+def _write(kept: KeptRuns, planned: list[Entry], dataset: Dataset, folder: Path) -> None:
     """The table of all runs of the plan that are kept."""
     comparison = compare(list(kept.outcomes(planned).values()), dataset, "test")
     write_comparison(comparison, folder)
-    table = comparison.to_json()
-    for row in table["rows"]:
-        del row["figures"]  # under "runs"
-    result = {**table, "runs": kept.runs, **provenance()}
-    write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+    kept.write(comparison)
 
 
 def dataset_of(name: str) -> Dataset:

@@ -14,10 +14,8 @@ once, and keeps it in benchmarks/results/context-DATASET.json and .ranks.parquet
 
 import argparse
 import itertools
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
@@ -26,13 +24,12 @@ from accuracy import REPEATS, dataset_of
 from kept_runs import KeptRuns
 from lsan.comparison.entries import Entry
 from lsan.comparison.outcomes import Outcome, check_runs, find_outcome
-from lsan.comparison.rows import compare
+from lsan.comparison.rows import DECIDER, compare
 from lsan.compression.sizes import shipped_bytes
 from lsan.config import Recipe, load_recipe, recipe_from, recipe_to
 from lsan.data.dataset import Dataset
 from lsan.data.prepare import prepare_dataset
 from lsan.experiment import Observer
-from lsan.files import write_atomically
 from provenance import ROOT, provenance
 from side_by_side import in_processes
 
@@ -73,7 +70,7 @@ def main() -> None:
         kept.add(
             _find(entry, dataset, folder), {"jobs": arguments.jobs, "threads_a_job": arguments.threads, **provenance()}
         )
-        _write(kept, planned, dataset, path)
+        _write(kept, planned, dataset)
         print(f"{entry.label} is done", flush=True)
 
 
@@ -120,15 +117,13 @@ def _find(entry: Entry, dataset: Dataset, folder: Path) -> Outcome:
     return find_outcome(entry, dataset, "test", folder, device=torch.device("cpu"), observer=Observer())
 
 
-def _write(kept: KeptRuns, planned: list[Entry], dataset: Dataset, path: Path) -> None:
+def _write(kept: KeptRuns, planned: list[Entry], dataset: Dataset) -> None:
     """All runs that are kept, as one table."""
-    table: dict[str, Any] = compare(list(kept.outcomes(planned).values()), dataset, "test").to_json()
-    for row in table["rows"]:
-        del row["figures"]  # under "runs"
-    write_atomically(path, (json.dumps({**table, "runs": kept.runs, **provenance()}, indent=1) + "\n").encode())
-    for row in table["rows"]:
-        figure = row["accuracy"][table["policy"]]["nDCG@10"]
-        print(f"{row['name']}: {row['costs']['bytes']:,} bytes, nDCG@10 {figure['mean']:.4f}", flush=True)
+    comparison = compare(list(kept.outcomes(planned).values()), dataset, "test")
+    kept.write(comparison)
+    for row in comparison.rows:
+        figure = row.accuracy[comparison.policy][DECIDER]
+        print(f"{row.name}: {row.costs.bytes:,} bytes, {DECIDER} {figure.mean:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ used), evaluates each model on the test cases once, and keeps it in benchmarks/r
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from lsan.data.dataset import Dataset
 from lsan.evaluation.latency import recommendation_microseconds
 from lsan.experiment import Observer, evaluate, history_reader, make_split
 from lsan.export.bundle import shipped_parts
-from lsan.files import write_atomically
 from lsan.pictures import Point, accuracy_picture
 from lsan.runs import load_run
 from provenance import ROOT, provenance
@@ -135,10 +133,7 @@ def _write(kept: KeptRuns, dataset: Dataset, path: Path) -> Comparison:
         for label, run in kept.runs.items()
     ]
     comparison = compare(list(kept.outcomes(entries).values()), dataset, "test")
-    table: dict[str, Any] = comparison.to_json()
-    for row in table["rows"]:
-        del row["figures"]  # under "runs"
-    write_atomically(path, (json.dumps({**table, "runs": kept.runs, **provenance()}, indent=1) + "\n").encode())
+    kept.write(comparison)
     points = []
     for row in comparison.rows:
         figure = row.accuracy[comparison.policy][DECIDER]

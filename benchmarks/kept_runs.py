@@ -5,9 +5,12 @@ NAME.ranks.parquet   for each case its user and, by run and policy, twice the ra
                      0 beyond 20: enough for every metric of the table, and for paired tests
 """
 
+import fcntl
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ import polars as pl
 
 from lsan.comparison.entries import Entry, Policy
 from lsan.comparison.outcomes import Costs, Outcome
+from lsan.comparison.rows import Comparison
 from lsan.config import recipe_from, recipe_to
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
 from lsan.files import write_atomically
+from provenance import provenance
 
 _POLICIES: tuple[Policy, ...] = ("unseen items", "all items")
 
@@ -29,16 +34,15 @@ _FURTHEST = 20
 
 
 class KeptRuns:
-    """What is there of the runs of one dataset and split. Runs of other data are forgotten."""
+    """What is there of the runs of one dataset and split. Runs of other data are forgotten. Several processes may add
+    to it at once."""
 
     def __init__(self, path: Path, dataset: Dataset) -> None:
-        self._ranks_path = path.with_suffix(".ranks.parquet")
-        content = json.loads(path.read_bytes()) if path.exists() else {}
-        self.runs: dict[str, dict[str, Any]] = {}
-        self._ranks = pl.DataFrame()
-        if content.get("content_hash") == dataset.content_hash and self._ranks_path.exists():
-            self.runs = content["runs"]
-            self._ranks = pl.read_parquet(self._ranks_path)
+        self._path, self._content_hash = path, dataset.content_hash
+        self._content: dict[str, Any]
+        self.runs: dict[str, dict[str, Any]]
+        self._ranks: pl.DataFrame
+        self._read()
 
     def outcomes(self, entries: Sequence[Entry]) -> dict[str, Outcome]:
         """Those of the entries that were evaluated, with the very recipe; by label."""
@@ -51,20 +55,55 @@ class KeptRuns:
     def add(self, outcome: Outcome, made: dict[str, Any]) -> None:
         """Keep an outcome with the circumstances under which it was made, instead of an older one of that label."""
         label = outcome.entry.label
-        self.runs[label] = {
-            "recipe": _recipe(outcome.entry),
-            "costs": msgspec.to_builtins(outcome.costs),
-            "figures": outcome.figures,
-            "made": made,
-        }
         columns = [pl.Series("user", outcome.users)]
         for policy in _POLICIES:
             ranks = outcome.ranks[policy]
             columns.append(pl.Series(f"{label}: {policy}", np.where(ranks <= _FURTHEST, 2 * ranks, 0), dtype=pl.UInt8))
-        self._ranks = pl.DataFrame({column.name: column for column in [*self._ranks, *columns]})
-        buffer = io.BytesIO()
-        self._ranks.write_parquet(buffer, compression="zstd", compression_level=19)
-        write_atomically(self._ranks_path, buffer.getvalue())
+        with self._alone():
+            self.runs[label] = {
+                "recipe": _recipe(outcome.entry),
+                "costs": msgspec.to_builtins(outcome.costs),
+                "figures": outcome.figures,
+                "made": made,
+            }
+            self._ranks = pl.DataFrame({column.name: column for column in [*self._ranks, *columns]})
+            buffer = io.BytesIO()
+            self._ranks.write_parquet(buffer, compression="zstd", compression_level=19)
+            write_atomically(self._ranks_path, buffer.getvalue())
+            self._write({**self._content, "content_hash": self._content_hash})
+
+    def write(self, comparison: Comparison, **more: Any) -> None:
+        """Write the table of a comparison, and what else the script has to say, with all runs that are kept."""
+        table: dict[str, Any] = comparison.to_json()
+        for row in table["rows"]:
+            del row["figures"]  # under "runs"
+        with self._alone():
+            self._write({**more, **table, **provenance()})
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process writes in that folder, and with what others have added."""
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            self._read()
+            yield
+        finally:
+            os.close(folder)
+
+    def _read(self) -> None:
+        content = json.loads(self._path.read_bytes()) if self._path.exists() else {}
+        there = content.get("content_hash") == self._content_hash and self._ranks_path.exists()
+        self._content = content if there else {}
+        self.runs = self._content.get("runs", {})
+        self._ranks = pl.read_parquet(self._ranks_path) if there else pl.DataFrame()
+
+    def _write(self, content: dict[str, Any]) -> None:
+        write_atomically(self._path, (json.dumps({**content, "runs": self.runs}, indent=1) + "\n").encode())
+
+    @property
+    def _ranks_path(self) -> Path:
+        return self._path.with_suffix(".ranks.parquet")
 
     def _outcome(self, entry: Entry) -> Outcome:
         run = self.runs[entry.label]

@@ -33,7 +33,6 @@ from lsan.comparison.rows import compare
 from lsan.config import recipe_from, recipe_to
 from lsan.data.dataset import Dataset, write_dataset
 from lsan.experiment import Observer
-from lsan.files import write_atomically
 from lsan.presets import load_preset
 from provenance import ROOT, provenance
 from side_by_side import in_processes
@@ -150,10 +149,8 @@ def _write(kept: KeptRuns, planned: list[Entry], dataset: Dataset, path: Path, n
     outcomes = list(kept.outcomes(planned).values())
     if not outcomes:
         return
-    comparison = compare(outcomes, dataset, "test").to_json()
-    rows = {row["name"]: row for row in comparison["rows"]}
-    for row in rows.values():
-        del row["figures"]  # under "runs"
+    comparison = compare(outcomes, dataset, "test")
+    rows = {row["name"]: row for row in comparison.to_json()["rows"]}
     frontier = ROOT / "benchmarks" / "results" / f"frontier-{name}.json"
     learnt = json.loads(frontier.read_bytes())["rows"] if frontier.exists() else []
     tables = {
@@ -161,8 +158,7 @@ def _write(kept: KeptRuns, planned: list[Entry], dataset: Dataset, path: Path, n
         "table 3, learnt codes, nDCG@10": learnt_codes(learnt),
         "table 4, nDCG@20": table_4(TABLE_4[name], rows),
     }
-    result = {**tables, **comparison, "runs": kept.runs, **provenance()}
-    write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+    kept.write(comparison, **tables)
     print(f"written {path.relative_to(ROOT)}", flush=True)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from lsan.comparison.entries import find_entries
 from lsan.comparison.outcomes import Costs, Outcome
+from lsan.comparison.rows import compare
 from lsan.data.dataset import Dataset
 from lsan.evaluation.metrics import accuracy
 
@@ -22,7 +23,7 @@ ENTRIES = find_entries(["markov", "lsan"], seeds=2)
 
 
 def dataset(content_hash: str = "abc") -> Dataset:
-    return cast("Dataset", SimpleNamespace(content_hash=content_hash))
+    return cast("Dataset", SimpleNamespace(content_hash=content_hash, path=Path("table")))
 
 
 def outcome(number: int) -> Outcome:
@@ -42,7 +43,6 @@ def keep(path: Path, outcomes: list[Outcome]) -> None:
     kept = KeptRuns(path, dataset())
     for one in outcomes:
         kept.add(one, {"commit": "c0ffee"})
-    path.write_text(json.dumps({"content_hash": "abc", "runs": kept.runs}))
 
 
 def test_metrics_survive(tmp_path: Path) -> None:
@@ -58,6 +58,21 @@ def test_metrics_survive(tmp_path: Path) -> None:
         for policy, ranks in one.ranks.items():
             for name, values in accuracy(ranks).items():
                 np.testing.assert_array_equal(accuracy(again.ranks[policy])[name], values)
+
+
+def test_what_another_process_adds_meanwhile_stays(tmp_path: Path) -> None:
+    path, made = tmp_path / "table.json", [outcome(number) for number in range(3)]
+    one, other = KeptRuns(path, dataset()), KeptRuns(path, dataset())
+    one.add(made[0], {})
+    other.add(made[1], {})
+    one.add(made[2], {})
+    other.write(compare(list(other.outcomes(ENTRIES).values()), dataset(), "test"), note="said beside the table")
+    there = KeptRuns(path, dataset()).outcomes(ENTRIES)
+    assert list(there) == ["markov", "lsan-0", "lsan-1"]
+    content = json.loads(path.read_text())
+    assert list(content["runs"]) == ["markov", "lsan-0", "lsan-1"]
+    assert content["note"] == "said beside the table"
+    assert {row["name"] for row in content["rows"]} == {"markov", "lsan"}
 
 
 def test_a_run_is_replaced(tmp_path: Path) -> None:
