@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from lsan.config import Regime
 from lsan.data.dataset import Dataset
@@ -81,6 +83,31 @@ def teach(
         file.flush()
 
 
+class _WeightedScores(torch.autograd.Function):
+    """Sum over positions and their chosen items 0..V-1 of `share * (w . h + b)`, in the memory of one vector a position
+    and one an item. It is linear in the scores, so the gradients by `hidden`, `weight` and `bias` are sums that need no
+    gradient from above, and are formed in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, items: Tensor, shares: Tensor) -> Tensor:
+        chosen, share = items.flatten(), shares.flatten()
+        by_hidden = F.embedding_bag(items, weight, mode="sum", per_sample_weights=shares)
+        order, counts = chosen.argsort(), chosen.bincount(minlength=len(weight))
+        by_weight = F.embedding_bag(
+            order // items.shape[1], hidden, counts.cumsum(0) - counts, mode="sum", per_sample_weights=share[order]
+        )
+        by_bias = torch.zeros_like(bias).index_add_(0, chosen, share)
+        ctx.save_for_backward(by_hidden, by_weight, by_bias)
+        return (by_hidden * hidden).sum() + by_bias @ bias
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(saved * grads[0] for saved in ctx.saved_tensors), None, None)
+
+
+_weighted_scores: Callable[..., Tensor] = _WeightedScores.apply
+
+
 def teachers_loss(
     hidden: Float[Tensor, "positions width"],
     output: OutputFactors,
@@ -89,6 +116,10 @@ def teachers_loss(
     shares: Float[Tensor, "positions top"],
 ) -> Float[Tensor, ""]:
     """What to add to a cross-entropy, times the teacher's weight w: its target is then (1 - w) the item that came next
-    and w the teacher's distribution (Hinton et al. 2015, section 2, at temperature 1)."""
-    own = output.scores_of(hidden, targets[:, None])[:, 0]
-    return (own - (output.scores_of(hidden, items) * shares).sum(1)).mean()
+    and w the teacher's distribution (Hinton et al. 2015, section 2, at temperature 1). First derivatives only."""
+    items = torch.cat([targets[:, None], items], dim=1)
+    shares = torch.cat([-torch.ones_like(shares[:, :1]), shares], dim=1)
+    named = torch.zeros(len(output.bias) + 1, dtype=torch.bool, device=items.device)
+    named[items] = True
+    output, places = output.only(named.nonzero()[:, 0]), (named.cumsum(0) - 1)[items]
+    return -_weighted_scores(hidden, output.weight, output.bias, places, shares) / len(targets)
