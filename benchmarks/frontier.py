@@ -34,7 +34,7 @@ from provenance import ROOT, provenance
 
 _CPU = torch.device("cpu")
 
-#: Of the students: a second block brings nothing where histories are short (docs/log.md).
+#: Of the students: a second block brings little where histories are short (docs/log.md).
 SHAPES = {"beauty": Plan(width=64, blocks=1), "sports": Plan(width=64, blocks=1), "ml-1m": Plan(width=96)}
 
 
