@@ -5,8 +5,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 NATIVE = "src/lsan/runtime/_native"
-SOURCES = ["json.c", "reader.c", "encoder.c", "topk.c", "kernels.c", "many.c"]
-HEADERS = ["lsan.h", "internal.h", "json.h", "kernels.inc"]
+SOURCES = ["json.c", "reader.c", "tensors.c", "items.c", "program.c", "encoder.c", "topk.c", "kernels.c", "many.c"]
+HEADERS = ["lsan.h", "internal.h", "json.h", "reader.h", "kernels.inc"]
 
 try:
     from Cython.Build import cythonize

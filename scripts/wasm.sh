@@ -21,9 +21,10 @@ cd src/lsan/runtime/_native
 
 # What every browser has that has 128-bit vectors.
 target=(-target wasm32-wasi -msimd128 -mbulk-memory -mbulk-memory-opt -msign-ext -mnontrapping-fptoint)
-# -Os for the hot loops, -Oz for the rest: smaller than -O2, and no slower in V8.
-for name in json reader encoder topk kernels wasm; do
-    size=(-Xclang -Oz)
+# -Os for the hot loops, -Oz for the rest: smaller than -O2, and no slower in V8. There, calls
+# are inlined only where that is smaller.
+for name in json reader tensors items program encoder topk kernels wasm; do
+    size=(-Xclang -Oz -mllvm -inline-threshold=-20)
     [[ $name == kernels ]] && size=(-fno-math-errno)
     [[ $name == wasm ]] && size+=(-fno-builtin) # else the loop of strlen becomes a call of strlen
     zig cc "${target[@]}" -std=c11 -Os "${size[@]}" -fvisibility=hidden -fno-sanitize=all -g0 -c "$name.c" -o "$work/$name.o"

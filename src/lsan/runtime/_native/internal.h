@@ -31,7 +31,8 @@ enum {
  * halves. Columns are filled up to a multiple of 4, rows to one of 16, with zeros. */
 typedef enum { NUMBERS_F32, NUMBERS_F16, NUMBERS_I8, NUMBERS_I4 } number_kind;
 
-/* Smaller code: matrices are held in float32 or 8 bits only, biases that are all the same like others, and there are
+/* Smaller code: matrices are held in float32 or 8 bits only, biases in halves and biases that are all the same like
+ * others, and there are
  * fewer ways that are faster for some models. */
 #ifdef __wasm__
 #define FEW_KINDS 1
@@ -95,6 +96,7 @@ typedef struct {
     float largest;    /* of those that occur; BIAS_SAME: the one that all have */
 } item_bias;
 
+static inline bool lsan_half_bias(const item_bias *bias) { return !FEW_KINDS && bias->kind == BIAS_F16; }
 static inline bool lsan_same_bias(const item_bias *bias) { return !FEW_KINDS && bias->kind == BIAS_SAME; }
 
 typedef enum {

@@ -54,16 +54,12 @@ static void take(search *q, uint32_t place, float score) {
 
 static float bias_of(const lsan_model *m, uint32_t place) {
     const item_bias *bias = &m->bias;
-    switch (bias->kind) {
-    case BIAS_F32: return ((const float *)bias->values)[place];
-    case BIAS_F16: return lsan_half(((const uint16_t *)bias->values)[place]);
-    case BIAS_SAME: return bias->largest;
-    default:
-        if (!bias->plane) return bias->table[bias->numbers[place]];
-        return bias
-            ->table[m->codes.planes
-                        [(size_t)(place / BLOCK) * m->codes.stride + (size_t)bias->plane_at * BLOCK + place % BLOCK]];
-    }
+    if (bias->kind == BIAS_F32) return ((const float *)bias->values)[place];
+    if (lsan_half_bias(bias)) return lsan_half(((const uint16_t *)bias->values)[place]);
+    if (lsan_same_bias(bias)) return bias->largest;
+    if (!bias->plane) return bias->table[bias->numbers[place]];
+    const uint8_t *block = m->codes.planes + (size_t)(place / BLOCK) * m->codes.stride;
+    return bias->table[block[(size_t)bias->plane_at * BLOCK + place % BLOCK]];
 }
 
 /* For narrow codes. */
@@ -185,7 +181,7 @@ static uint32_t score_dense(const lsan_model *m, const float *z, uint32_t first,
     if (bias->kind == BIAS_F32) {
         const float *b = (const float *)bias->values + first;
         for (uint32_t i = 0; i < count; i++) out[i] += b[i];
-    } else if (bias->kind == BIAS_F16) {
+    } else if (lsan_half_bias(bias)) {
         const uint16_t *b = (const uint16_t *)bias->values + first;
         for (uint32_t i = 0; i < count; i++) out[i] += lsan_half(b[i]);
     } else if (lsan_same_bias(bias)) {
