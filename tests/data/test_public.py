@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lsan.data import public
+from lsan.data import publishers
 from lsan.data.public import PUBLIC_SETS, PublicSet, find_set
 from lsan.errors import ConfigError, DataError
 
@@ -164,7 +164,7 @@ def test_lines_that_are_no_records_are_an_error_and_run_nothing(
 
 
 def test_an_endless_line_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public, "_LONGEST_LINE", 1000)
+    monkeypatch.setattr(publishers, "_LONGEST_LINE", 1000)
     with pytest.raises(DataError, match="line 2: the line or the file is far longer than it should be"):
         _steam(tmp_path, REVIEW + "x" * 2000)
 
@@ -262,7 +262,7 @@ def test_entities_that_multiply_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_workbook_that_swells_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public, "_LARGEST_SHEET", 100)
+    monkeypatch.setattr(publishers, "_LARGEST_SHEET", 100)
     _workbook(tmp_path, [HEADER])
     with pytest.raises(DataError, match="more than 100 bytes when unpacked"):
         _convert("online-retail", tmp_path)
