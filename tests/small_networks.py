@@ -115,6 +115,8 @@ def networks() -> list[ModelConfig]:
     ]
     # codes weighed by a context
     found += [model_of(SasRecConfig, "prefix", table, context=ContextConfig()) for table in (product, additive)]
+    # item vectors narrower than the model
+    found += [model_of(TwinTransformerConfig, "prefix", table, item_width=4) for table in (full, product, additive)]
     # time signals
     found += [
         model_of(SasRecConfig, "causal", full, time=TimeConfig()),
@@ -140,6 +142,8 @@ def name_of(config: ModelConfig) -> str:
         parts.append(config.table.codes)
     if isinstance(config.encoder, TwinAttentionConfig):
         parts += [f"{config.encoder.blocks} blocks"] + ["bare"] * (not config.encoder.residual)
+    if config.item_width is not None:
+        parts.append(f"items of {config.item_width}")
     parts += ["context"] * (config.context is not None) + ["untied"] * config.untied_output
     if config.time is not None:
         parts += ["gaps"] * config.time.gaps + ["calendar"] * config.time.calendar

@@ -116,6 +116,17 @@ REFUSED: dict[str, tuple[str, str]] = {
     "width and heads": (
         '[model]\nwidth = 10\n[model.encoder]\nkind = "sasrec"\nheads = 4', "width 10 is not a multiple of heads 4"
     ),
+    "item vectors as wide as all": ("[model]\nwidth = 8\nitem_width = 8", "item_width 8 is not less than width 8"),
+    "item vectors and tables": (
+        '[model]\nitem_width = 6\n[model.table]\nkind = "coded"\ntables = 4',
+        "item_width 6 is not a multiple of tables 4",
+    ),
+    "narrow vectors of digits": (
+        '[model]\nitem_width = 8\n[model.table]\nkind = "composed"', "item_width is for full and coded tables"
+    ),
+    "narrow vectors and an output of their own": (
+        "[model]\nitem_width = 8\nuntied_output = true", "without context and untied_output"
+    ),
     "factors for ranking": ('[model.encoder]\nkind = "fpmc"', "untied_output = true"),
     "users beside the items": ('[model.encoder]\nkind = "caser"', "untied_output = true"),
     "no negatives": ('[training.loss]\nkind = "bpr"\nnegatives = 0', "$.training.loss.negatives"),

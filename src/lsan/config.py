@@ -249,6 +249,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """T: at most this many latest events are read."""
     width: Size = 64
     """D."""
+    item_width: Size | None = None
+    """Numbers of an item's vector where they are fewer than D, for full and coded tables: one matrix of so many rows
+    widens vectors that are read, and narrows those that items are scored with (Lan et al. 2020, "ALBERT")."""
     dropout: Probability = 0.5
     """On the encoder's input and its layers' outputs."""
     table: TableConfig = FullTableConfig()
@@ -279,8 +282,19 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if isinstance(encoder, FpmcConfig | CaserConfig) and not self.untied_output:
             raise ValueError("this encoder ranks with vectors of twice the width: set untied_output = true")
         table = self.table
-        if isinstance(table, CodedTableConfig) and table.codes != "additive" and self.width % table.tables:
-            raise ValueError(f"width {self.width} is not a multiple of tables {table.tables}")
+        if self.item_width is not None:
+            if self.item_width >= self.width:
+                raise ValueError(f"item_width {self.item_width} is not less than width {self.width}: leave it out")
+            if not isinstance(table, FullTableConfig | CodedTableConfig) or self.context or self.untied_output:
+                raise ValueError("item_width is for full and coded tables without context and untied_output")
+        if isinstance(table, CodedTableConfig) and table.codes != "additive" and self.vector_width % table.tables:
+            name = "width" if self.item_width is None else "item_width"
+            raise ValueError(f"{name} {self.vector_width} is not a multiple of tables {table.tables}")
+
+    @property
+    def vector_width(self) -> int:
+        """Numbers of an item's vector in the item table."""
+        return self.width if self.item_width is None else self.item_width
 
 
 #: Regimes in which an encoder can be trained, its usual one first.

@@ -190,13 +190,14 @@ def _fresh_network(dataset: Dataset, split: Split, recipe: Recipe, device: torch
         isinstance(table, FullTableConfig) and table.first_vectors == "co-occurrence"
     ):
         users, events = training_events(dataset, split)
-        vectors = cooccurrence_vectors(users, events, len(popularity), recipe.model.width)
+        vectors = cooccurrence_vectors(users, events, len(popularity), recipe.model.vector_width)
         if isinstance(network.table, CodedTable) and isinstance(table, CodedTableConfig):
             try:
                 codes = make_codes(vectors, table, stream(recipe.seed, "codes"), weights=(popularity + 1) ** 0.5)
             except ValueError as error:
                 raise ConfigError(f"[model.table]: {error}") from error
-            network.table.start(codes)
+            turn = network.table.turn
+            network.table.start(codes.widened(None if turn is None else turn.detach()))
         else:
             with torch.no_grad():
                 network.table.weight.copy_(vectors)

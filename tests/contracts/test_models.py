@@ -278,7 +278,7 @@ class TestEveryNetwork:
         assert network.scores(none).shape == (0, ITEMS)
         with torch.enable_grad():
             hidden = network.cloze(none, none.present) if config.regime == "cloze" else network.hidden(none)
-            assert hidden.shape == (0, 1, network.encoder.output_width)
+            assert hidden.shape == (0, 1, config.item_width or network.encoder.output_width)
             hidden.sum().backward()
         assert not any(parameter.grad.any() for parameter in network.parameters() if parameter.grad is not None)
 

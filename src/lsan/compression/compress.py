@@ -46,6 +46,8 @@ class Plan:
 
     width: int
     """D of the student."""
+    item_width: int | None = None
+    """Numbers of its items' vectors, where they are fewer."""
     codes: Literal["product", "additive", "quantiles", "random", "none"] = "product"
     """Kind of its codes; none: items keep vectors of their own."""
     tables: int = 0
@@ -72,8 +74,9 @@ class Plan:
 
     @property
     def shape(self) -> str:
-        """Of the student, such as 64, or 64-b1 for one block."""
-        return f"{self.width}" + ("" if self.blocks is None else f"-b{self.blocks}")
+        """Of the student, such as 64, 64-b1 for one block, or 128-i64-b1 for item vectors of width 64 as well."""
+        narrow = "" if self.item_width is None else f"-i{self.item_width}"
+        return f"{self.width}{narrow}" + ("" if self.blocks is None else f"-b{self.blocks}")
 
     def recipe(self, teacher: Recipe) -> Recipe:
         """How the student is trained on in its final form: for a few epochs, ever more slowly; as long as before, and
@@ -93,7 +96,10 @@ class Plan:
         """How the student is trained before it has codes: as its teacher, narrower, with less dropout and no R-Drop
         since the teacher's word is smoother than the data, and learning from it."""
         content: dict[str, Any] = recipe_to(teacher)
-        content["model"] |= {"width": self.width, "dropout": 0.6 * teacher.model.dropout, "table": {"kind": "full"}}
+        content["model"] |= {
+            "width": self.width, "item_width": self.item_width, "dropout": 0.6 * teacher.model.dropout,
+            "table": {"kind": "full"},
+        }  # fmt: skip
         if self.blocks is not None:
             encoder = content["model"]["encoder"]
             encoder |= {"blocks": self.blocks} | ({"feed_forward": 1} if "feed_forward" in encoder else {})
@@ -206,7 +212,7 @@ class Compression:
         network, teacher = self._new(recipe), self.teachers[0].network
         vectors = _item_vectors(teacher)
         left, values, _ = torch.linalg.svd(vectors, full_matrices=False)
-        wanted = recipe.model.width
+        wanted = recipe.model.vector_width
         if wanted > vectors.shape[1]:
             raise ConfigError(f"a student of width {wanted} is wider than its teacher, {vectors.shape[1]}")
         if wanted > len(vectors):
@@ -238,7 +244,9 @@ class Compression:
             raise ConfigError(f"{plan.name}: {error}") from error
         state = {name: tensor for name, tensor in student.state_dict().items() if not name.startswith("table.")}
         network.load_state_dict(state, strict=False)
-        network.table.start(codes)
+        assert isinstance(student.table, FullTable)
+        turn = student.table.turn
+        network.table.start(codes.widened(None if turn is None else turn.detach()))
         with torch.no_grad():
             network.table.bias.copy_(student.table.output().bias)
         return network

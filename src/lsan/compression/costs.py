@@ -72,7 +72,7 @@ def costs_of_options(recipe: Recipe, items: int, events: int) -> Iterator[Costs]
     """
     if recipe.model.encoder.__struct_config__.tag not in ("twin-transformer", "sasrec"):
         raise ConfigError("lsan plan knows the encoders twin-transformer and sasrec")
-    for option, table, quantisation in _options(recipe.model.width):
+    for option, table, quantisation in _options(recipe.model.vector_width):
         content: dict[str, Any] = recipe_to(recipe)
         content["model"] |= {"table": table, "quantisation": quantisation, "context": None}
         yield costs(option, recipe_from(content, where=option), items, events)
@@ -95,7 +95,7 @@ def training_bytes(recipe: Recipe, items: int, events: int) -> float:
     model, blocks, heads = recipe.model, *_shape(recipe.model)
     batch = recipe.training.batch_size * (2 if recipe.training.r_drop else 1)
     positions = min(batch, max(1, PIECE["cpu"] // model.history)) * model.history
-    numbers = items * model.width if isinstance(model.table, FullTableConfig) else 0
+    numbers = items * model.vector_width if isinstance(model.table, FullTableConfig) else 0
     codes = items * model.table.tables if isinstance(model.table, CodedTableConfig) else 0
     return (
         _TRAIN_BASE
@@ -120,14 +120,16 @@ def microseconds(model: ModelConfig, items: int) -> float:
     full = length * width * width * (6 + 2 * inner)
     last = length * width * width * 2 + width * width * (4 + 2 * inner)
     attention = length * length * width * 2 * (blocks - 1) + length * width * 2
-    products = full * (blocks - 1) + last + attention
+    turned = 0 if model.item_width is None else (length + 1) * model.item_width * width
+    products = full * (blocks - 1) + last + attention + turned
     if isinstance(model.table, CodedTableConfig):
         tables = model.table.tables
         scores = _TABLE * tables + items * tables * (_CODE + _PAIR * tables)
     else:
         bits = 32 if model.quantisation is None else model.quantisation.table
-        size = items * width * bits / 8
-        scores = max(items * width * _NUMBER[bits], size * _FAR if size > _CACHE else 0)
+        numbers = items * model.vector_width
+        scores, size = numbers * _NUMBER[bits], numbers * bits / 8
+        scores = max(scores, size * _FAR if size > _CACHE else 0)
     return _CALL + _EVENT * length + _PRODUCT * products + _OPERATION * (10 + 12 * blocks) + scores
 
 

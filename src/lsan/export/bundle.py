@@ -72,7 +72,7 @@ def make_bundle(run: Run, *, arithmetic: Arithmetic = "float32", metrics: dict[s
     manifest = {
         "items": len(order),
         "history": recipe.model.history,
-        "width": recipe.model.width,
+        "width": recipe.model.vector_width,
         "timed": timed,
         "exclude_seen": recipe.exclude_seen,
         "categories": len(run.catalogue.category_names),

@@ -20,6 +20,7 @@ from lsan.models.encoders.twin_attention import TwinAttention, TwinAttentionBloc
 from lsan.models.encoders.twin_transformer import TwinBlock, TwinTransformer
 from lsan.models.item_tables.coded import CodedTable
 from lsan.models.item_tables.composed import ComposedTable
+from lsan.models.item_tables.turned import TurnedTable
 from lsan.models.network import Network
 from lsan.models.packing import matrix_bits, settled_state
 from lsan.models.quantisation import quantise, scale_count, scales_of
@@ -89,7 +90,7 @@ def program_of(network: Network, arithmetic: Arithmetic = "float32") -> Program:
             output = {"kind": "matrix", "weight": weight, "bias": output["bias"]}
         elif isinstance(network.encoder, Caser | Fpmc):
             raise ConfigError("the encoders caser and fpmc need untied_output = true to be exported")
-        elif isinstance(network.table, CodedTable) and network.table.turn is not None:
+        elif isinstance(network.table, TurnedTable) and network.table.turn is not None:
             hidden = writer.linear(hidden, "table.turn", bias=False)
         if hidden != len(writer.operations) - 1:
             writer.write("last", hidden)
@@ -216,7 +217,7 @@ class _Writer:
         else:
             factor = 1 / len(table.radices) if isinstance(table, ComposedTable) else 1.0
             x = self.write("items", factor=factor)
-        if isinstance(table, CodedTable) and table.turn is not None:
+        if isinstance(table, TurnedTable) and table.turn is not None:
             x = self.linear(x, "table.turn", bias=False, transposed=True)
         if network.fusion is not None and context is not None:
             inner, outer = network.fusion.mlp[0], network.fusion.mlp[2]

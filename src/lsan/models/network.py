@@ -14,6 +14,7 @@ from lsan.models.item_tables.coded import CodedTable
 from lsan.models.item_tables.composed import ComposedTable
 from lsan.models.item_tables.full import FullTable
 from lsan.models.item_tables.hashed import HashedTable
+from lsan.models.item_tables.turned import TurnedTable
 from lsan.models.time import TimeFeatures
 
 
@@ -63,11 +64,11 @@ class Network(nn.Module):
             self.table = HashedTable(items, config.table.rows, config.table.hashes, width)
         elif isinstance(config.table, CodedTableConfig):
             self.table = CodedTable(
-                items, config.table.tables, config.table.rows, width,
+                items, config.table.tables, config.table.rows, width, item_width=config.item_width,
                 additive=config.table.codes == "additive", contextual=config.context is not None,
             )  # fmt: skip
         else:
-            self.table = FullTable(items, width)
+            self.table = FullTable(items, width, config.item_width)
         self.context = None if config.context is None else TemporalContext(category_of_item, width)
         self.fusion = None if config.context is None else Fusion(config.context, width)
         self.time = None if config.time is None else TimeFeatures(config.time, width)
@@ -108,7 +109,7 @@ class Network(nn.Module):
 
     def _facing(self, hidden: Tensor) -> Tensor:
         """The encoder's vectors as the output layer wants them."""
-        if isinstance(self.table, CodedTable) and self.untied is None:
+        if isinstance(self.table, TurnedTable) and self.untied is None:
             return self.table.facing(hidden)
         return hidden
 

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsan.models.item_tables import Codes, OutputFactors, item_vectors, mixtures, vectors_like
+from lsan.models.item_tables.turned import TurnedTable, first_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +22,17 @@ class ItemCodes:
     """Row of each item 1..V (entry v - 1) in each table; no two items have the same code."""
     weight: Float[Tensor, "rows part"]
     """Rows of all tables, one table after the other."""
-    turn: Float[Tensor, "width width"] | None
-    """For product codes: an item's vector is its parts side by side times this matrix."""
+    turn: Float[Tensor, "item_width width"] | None
+    """An item's vector is what its rows give times this matrix; None: the same."""
+
+    def widened(self, turn: Float[Tensor, "item_width width"] | None) -> "ItemCodes":
+        """The codes of vectors that are these times `turn`."""
+        if turn is None:
+            return self
+        return replace(self, turn=turn if self.turn is None else self.turn @ turn)
 
 
-class CodedTable(nn.Module):
+class CodedTable(TurnedTable):
     """N tables of K rows; `codes[v - 1, n]` is item v's row in table n. Tied with the output.
 
     *Product* codes (Jegou et al. 2011): table n holds part n of the vectors, which are its parts side by side, turned
@@ -36,15 +43,19 @@ class CodedTable(nn.Module):
 
     codes: Tensor
 
-    def __init__(self, items: int, tables: int, rows: int, width: int, *, additive: bool, contextual: bool) -> None:
+    def __init__(
+        self, items: int, tables: int, rows: int, width: int, *, additive: bool, contextual: bool,
+        item_width: int | None = None,
+    ) -> None:  # fmt: skip
         """All codes are 0 until `start` or a saved state. At most 256 rows."""
         super().__init__()
         self.tables, self.rows = tables, rows
         self.slices = 1 if additive else tables
-        self.weight = nn.Parameter(torch.zeros(tables * rows, width // self.slices))
+        self.weight = nn.Parameter(torch.zeros(tables * rows, (item_width or width) // self.slices))
         self.bias = nn.Parameter(torch.zeros(items))
         self.register_buffer("codes", torch.zeros(items, tables, dtype=torch.uint8))
-        self.turn = None if additive else nn.Parameter(torch.eye(width))
+        turned = not additive or item_width is not None
+        self.turn = nn.Parameter(first_turn(item_width or width, width)) if turned else None
         self.attention = nn.Linear(width, width, bias=False) if contextual else None
         self._known: tuple[int, Codes] | None = None
 
@@ -60,12 +71,7 @@ class CodedTable(nn.Module):
         self, items: Int[Tensor, "batch time"], context: Float[Tensor, "batch time width"] | None
     ) -> Float[Tensor, "batch time width"]:
         """The vector of each item in its context. That of padding (item 0) is some item's: mask it."""
-        vectors = self._compose(self._rows_of(items - 1), context)
-        return vectors if self.turn is None else vectors @ self.turn
-
-    def facing(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """Hidden vectors as `output` wants them: what the turn does to items is done to them instead."""
-        return hidden if self.turn is None else hidden @ self.turn.T
+        return self._turned(self._compose(self._rows_of(items - 1), context))
 
     def output(self) -> OutputFactors:
         """The same tables as the output layer, for hidden vectors that `facing` has turned; no tensor of V x D
