@@ -1,5 +1,6 @@
 """Learnt codes: the table, how first codes are found, and that no two items share one."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from lsan.config import CodedTableConfig
 from lsan.models.item_tables.coded import CodedTable, ItemCodes, distinct
 from lsan.models.item_tables.codes import _Loss, _settled, make_codes
+from lsan.models.quantisation import dequantise, quantise, scales_of
 
 KINDS = ["product", "additive", "quantiles", "random"]
 
@@ -112,6 +114,19 @@ def test_found_codes_are_near_the_vectors_and_every_row_is_used(kind: str) -> No
     assert (found - vectors).square().sum() < 0.08 * vectors.square().sum()  # 2 bits for each component
     for column in codes.codes.unbind(1):
         assert len(column.unique()) == 16
+
+
+@torch.no_grad()
+def test_rows_of_8_bits_keep_the_smallest_components() -> None:
+    """Rows are too short for scales of their own: one is for all of them."""
+    vectors = vectors_of(2000, 8) * 2.0 ** -torch.arange(8)
+    codes = make_codes(vectors, config_of("product"), 0)
+    scale = scales_of(codes.weight, 8)
+    rounded = replace(codes, weight=dequantise(quantise(codes.weight, scale, 8), scale))
+    exact, found = (
+        table_of(some, 8, config_of("product"))(torch.arange(1, 2001)[None], None)[0] for some in (codes, rounded)
+    )
+    assert ((found - exact).square().mean(0) < 1e-3 * exact.square().mean(0)).all()
 
 
 @torch.no_grad()

@@ -103,7 +103,10 @@ def make_codes(
     if config.codes == "product" and hidden is not None and bias is not None:
         loss = _Loss.of(vectors, bias, hidden @ turn.T, turn @ turn.T)
         codes = _chosen_by_loss(loss, tables, codes, pairs)
-    return ItemCodes(codes=distinct(codes, tables, parts), weight=tables.flatten(0, 1), turn=turn)
+    codes = distinct(codes, tables, parts)
+    if config.codes == "product":
+        tables, turn = _levelled(tables, turn)
+    return ItemCodes(codes=codes, weight=tables.flatten(0, 1), turn=turn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +272,14 @@ def _residual(vectors: Tensor, config: CodedTableConfig, seed: int) -> tuple[Ten
     codes = (spread.reshape(len(array), config.tables, bits) << np.arange(bits)).sum(2)
     tables = faiss.vector_to_array(quantiser.codebooks).reshape(config.tables, config.rows, -1)
     return torch.from_numpy(codes), torch.from_numpy(tables)
+
+
+def _levelled(tables: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    """The same vectors from rows whose components all have the same mean square, so that one scale for all rows rounds
+    none of them more coarsely than another; the rows of the turn, which have scales of their own, make up for it."""
+    size = tables.square().mean(1).sqrt()
+    stretch = (size.square().mean().sqrt() / size.clamp(min=1e-12)).clamp(max=1e6)
+    return tables * stretch[:, None], turn / stretch.flatten()[:, None]
 
 
 def _means(part: Tensor, codes: Tensor, rows: int, weights: Tensor | None) -> Tensor:
