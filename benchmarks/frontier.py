@@ -39,14 +39,15 @@ SHAPES = {"beauty": Plan(width=64, blocks=1), "sports": Plan(width=64, blocks=1)
 
 
 def students(shape: Plan) -> dict[str, Plan]:
-    """Students of several widths as they are before they are compressed further, with full tables in 32 bits."""
-    return {f"d{plan.shape}-full": plan for plan in (replace(shape, width=w) for w in (128, shape.width, 48, 32))}
+    """Students of several widths with full tables, all in 32 bits."""
+    found = (replace(shape, codes="none", width=w, weights=None) for w in (128, shape.width, 48, 32))
+    return {plan.name: plan for plan in found}
 
 
 def plans(shape: Plan) -> dict[str, Plan]:
     """Those of `lsan compress`, by name."""
     found = [
-        *(replace(plan, codes="none", table_bits=bits) for plan in students(shape).values() for bits in (8, 4)),
+        *(replace(plan, table_bits=bits, weights=4) for plan in students(shape).values() for bits in (8, 4)),
         *(replace(shape, tables=tables) for tables in (4, 8, 16, 24, 32) if shape.width % tables == 0),
         *(replace(shape, tables=16, paired=paired) for paired in (0.5, 0.8)),
         *(replace(shape, tables=32, paired=paired) for paired in (0.5, 0.79, 0.87)),

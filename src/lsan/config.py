@@ -233,10 +233,10 @@ class QuantisationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     weights: Literal[4, 8] = 8
     """Bits of the encoder's matrices."""
-    table: Literal[4, 8] = 8
-    """Bits of the numbers of the item table."""
-    bias: Literal[4, 8] = 8
-    """Bits of the items' biases."""
+    table: Literal[4, 8, 16] = 8
+    """Bits of the numbers of the item table; 16: floats, which training does not see rounded."""
+    bias: Literal[4, 8, 16] = 8
+    """Bits of the items' biases, likewise."""
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -86,12 +86,14 @@ def start_run(
     device: torch.device,
     observer: Observer,
     network: Network | None = None,
+    goes_on: bool = False,
     teaching: Teaching | None = None,
 ) -> None:
     """Train a model into a new run folder.
 
     Args:
         network: what to begin with instead of first weights drawn by the recipe's seed.
+        goes_on: whether it has learnt before, and is kept if no epoch is better.
         teaching: what to learn from, where the recipe asks for distillation.
 
     Raises:
@@ -118,7 +120,9 @@ def start_run(
             write_catalogue(temporary, dataset.catalogue)
             header.write(temporary)
     wait_for_all()
-    _train(network, dataset, split, header, folder, teaching=teaching, device=device, observer=observer)
+    _train(
+        network, dataset, split, header, folder, goes_on=goes_on, teaching=teaching, device=device, observer=observer
+    )
 
 
 def resume_run(
@@ -211,6 +215,7 @@ def _train(
     header: RunHeader,
     folder: Path,
     *,
+    goes_on: bool = False,
     teaching: Teaching | None,
     device: torch.device,
     observer: Observer,
@@ -238,7 +243,7 @@ def _train(
         observer.begin(header, folder)
     progress = train(
         network, dataset, split, reader, recipe, device=device, checkpoint=folder / CHECKPOINT,
-        teaching=teaching,
+        teaching=teaching, goes_on=goes_on,
         hooks=Hooks(validate=validate, keep=partial(write_model, folder), record=record, step=observer.step),
     )  # fmt: skip
     if worker() > 0:

@@ -112,6 +112,21 @@ class Interruption(Exception):  # noqa: N818 - not an error
     pass
 
 
+def test_what_has_learnt_before_stays_where_no_epoch_is_better(
+    corner_shop: Dataset, teachers: list[Path], tmp_path: Path
+) -> None:
+    training = msgspec.structs.replace(recipe_of().training, learning_rate=0.5, epochs=2)
+    start_run(
+        corner_shop, msgspec.structs.replace(recipe_of(), training=training), tmp_path / "on",
+        network=load_run(teachers[0], device=CPU).network, goes_on=True, device=CPU, observer=Observer(),
+    )  # fmt: skip
+    before, after = load_run(teachers[0], device=CPU), load_run(tmp_path / "on", device=CPU)
+    assert (after.header.progress["epochs"], after.header.progress["best_epoch"]) == (2, 0)
+    assert after.header.progress["validation nDCG@10"] == before.header.progress["validation nDCG@10"]
+    for name, tensor in before.network.state_dict().items():
+        assert torch.equal(tensor, after.network.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("after", [1, 4, 9])
 def test_an_interrupted_compression_goes_on_to_the_same_model(teachers: list[Path], tmp_path: Path, after: int) -> None:
     whole = compression_of(teachers, tmp_path / "whole").run(PLAN)
@@ -136,12 +151,12 @@ def test_students_of_a_width_and_teaching_are_shared(teachers: list[Path], tmp_p
     )
     compression = compression_of(teachers, tmp_path, observer)
     compression.run(PLAN)
-    compression.run(Plan(width=8, tables=2, rows=16, codes="additive", weights=8))
+    compression.run(Plan(width=8, tables=2, rows=16, codes="additive"))
     compression.run(PLAN)
     assert list(dict.fromkeys(begun)) == [
-        "asked", "student-8", "d8-product-4x16-int4", "d8-additive-2x16-int8",
+        "asked", "student-8-int4", "d8-product-4x16-int4", "d8-additive-2x16-int4",
     ]  # fmt: skip
-    assert begun.count("student-8") == 1
+    assert begun.count("student-8-int4") == 1
 
 
 def test_causal_teachers_teach_too(corner_shop: Dataset, tmp_path: Path) -> None:
@@ -297,7 +312,7 @@ def test_a_run_that_stopped_before_it_began_begins_again(teachers: list[Path], t
     whole = compression_of(teachers, tmp_path / "whole").run(PLAN)
     compression = compression_of(teachers, tmp_path / "parts")
     shutil.copytree(tmp_path / "whole" / "teaching", tmp_path / "parts" / "teaching")
-    student = shutil.copytree(tmp_path / "whole" / "student-8", tmp_path / "parts" / "student-8")
+    student = shutil.copytree(tmp_path / "whole" / "student-8-int4", tmp_path / "parts" / "student-8-int4")
     for run in (student, shutil.copytree(whole, tmp_path / "parts" / PLAN.name)):
         header = json.loads((run / "run.json").read_text())
         header["progress"] = {"finished": False}

@@ -29,7 +29,10 @@ TABLES: list[TableConfig] = [
 
 
 @pytest.mark.parametrize("table", TABLES, ids=str)
-@pytest.mark.parametrize("precision", [None, QuantisationConfig(), QuantisationConfig(weights=4, table=4, bias=4)])
+@pytest.mark.parametrize(
+    "precision",
+    [None, QuantisationConfig(), QuantisationConfig(weights=4, table=4, bias=4), QuantisationConfig(table=16, bias=16)],
+)
 @pytest.mark.parametrize("items", [700, 5000])
 def test_the_size_is_known_before(table: TableConfig, precision: QuantisationConfig | None, items: int) -> None:
     model = ModelConfig(

@@ -33,8 +33,9 @@ from lsan.training.loop import stream
 #: Hidden vectors that say which errors of item vectors matter: so many for estimates, and so many for codes.
 _FEW, _MANY = 2048, 16384
 
-#: Epochs of a student.
-_EPOCHS = 24
+#: Of a student: epochs, dropout as a share of its teacher's, and the teachers' share in the target: with more of what
+#: came next it learns its training events by heart, wide ones soon (docs/log.md).
+_EPOCHS, _DROPOUT, _TEACHERS = 24, 0.3, 0.9
 
 #: Step size after the items have codes, as a share of that before: what a student knows is not to be unsettled.
 _SLOWER = 0.07
@@ -61,16 +62,18 @@ class Plan:
     (docs/log.md); None: as the teacher's."""
     table_bits: int = 8
     """Bits of the numbers of the item table."""
-    weights: int = 4
-    """Bits of the encoder's weights and of the items' biases."""
+    weights: int | None = 4
+    """Bits of the encoder's weights and of the items' biases; None: all numbers are floats of 32 bits."""
 
     @property
     def name(self) -> str:
         """Such as d64-product-16x256-int4, d32-full-int8-int4 or d64-b1-product-32x256-paired85-int4: width, blocks,
         item table, weights."""
-        kind = f"full-int{self.table_bits}" if self.codes == "none" else f"{self.codes}-{self.tables}x{self.rows}"
+        kind = f"{self.codes}-{self.tables}x{self.rows}"
+        if self.codes == "none":
+            kind = "full" if self.weights is None else f"full-int{self.table_bits}"
         kind += f"-paired{100 * self.paired:.0f}" if self.paired else ""
-        return f"d{self.shape}-{kind}-int{self.weights}"
+        return f"d{self.shape}-{kind}" + ("" if self.weights is None else f"-int{self.weights}")
 
     @property
     def shape(self) -> str:
@@ -86,25 +89,28 @@ class Plan:
             content["model"]["table"] = {
                 "kind": "coded", "codes": self.codes, "tables": self.tables, "rows": self.rows, "paired": self.paired
             }  # fmt: skip
-        content["model"]["quantisation"] = {"weights": self.weights, "table": self.table_bits, "bias": self.weights}
+        if self.weights is not None:
+            content["model"]["quantisation"] |= {"table": self.table_bits, "bias": self.weights}
         if self.codes not in ("random", "quantiles"):
             rate = _SLOWER * teacher.training.learning_rate
             content["training"] |= {"learning_rate": rate, "epochs": 4, "patience": 4}
         return recipe_from(content, where=self.name)
 
     def student(self, teacher: Recipe) -> Recipe:
-        """How the student is trained before it has codes: as its teacher, narrower, with less dropout and no R-Drop
-        since the teacher's word is smoother than the data, and learning from it."""
+        """How the student is trained before it has codes: as its teacher, narrower, learning from the teacher for the
+        most part, whose word is smoother than the data, so with little dropout and no R-Drop; the encoder's weights are
+        rounded already."""
         content: dict[str, Any] = recipe_to(teacher)
         content["model"] |= {
-            "width": self.width, "item_width": self.item_width, "dropout": 0.6 * teacher.model.dropout,
+            "width": self.width, "item_width": self.item_width, "dropout": _DROPOUT * teacher.model.dropout,
             "table": {"kind": "full"},
+            "quantisation": None if self.weights is None else {"weights": self.weights, "table": 16, "bias": 16},
         }  # fmt: skip
         if self.blocks is not None:
             encoder = content["model"]["encoder"]
             encoder |= {"blocks": self.blocks} | ({"feed_forward": 1} if "feed_forward" in encoder else {})
         content["training"] |= {
-            "loss": {"kind": "cross-entropy"}, "distillation": {}, "r_drop": 0.0,
+            "loss": {"kind": "cross-entropy"}, "distillation": {"weight": _TEACHERS}, "r_drop": 0.0,
             "epochs": _EPOCHS, "patience": _EPOCHS, "decay": "linear",
         }  # fmt: skip
         return recipe_from(content, where=f"student of width {self.width}")
@@ -153,22 +159,27 @@ class Compression:
             ConfigError: when the plan does not go with the data.
         """
         recipe = plan.recipe(self.recipe)
-        return self.train(recipe, self.folder / plan.name, lambda: self._final(plan, recipe))
+        return self.train(recipe, self.folder / plan.name, lambda: self._final(plan, recipe), goes_on=True)
 
     def student(self, plan: Plan) -> Path:
         """The student of that shape, trained if it is not there."""
         recipe = plan.student(self.recipe)
-        return self.train(recipe, self.folder / f"student-{plan.shape}", lambda: self._narrow(recipe))
+        bits = "" if plan.weights is None else f"-int{plan.weights}"
+        return self.train(recipe, self.folder / f"student-{plan.shape}{bits}", lambda: self._narrow(recipe))
 
-    def train(self, recipe: Recipe, folder: Path, begin: Callable[[], Network] | None = None) -> Path:
+    def train(
+        self, recipe: Recipe, folder: Path, begin: Callable[[], Network] | None = None, *, goes_on: bool = False
+    ) -> Path:
         """A run that learns from the teachers, trained if it is not there, from what `begin` gives or else from first
-        weights."""
+        weights; `goes_on` as for `start_run`."""
         common: dict[str, Any] = {"device": self.device, "observer": self.observer}
         if folder.exists() and not (folder / CHECKPOINT).exists() and not RunHeader.read(folder).progress["finished"]:
             shutil.rmtree(folder)  # stopped before it had begun
         if not folder.exists():
             network = None if begin is None else begin()
-            start_run(self.dataset, recipe, folder, network=network, teaching=self.teaching(), **common)
+            start_run(
+                self.dataset, recipe, folder, network=network, goes_on=goes_on, teaching=self.teaching(), **common
+            )
         elif not RunHeader.read(folder).progress["finished"]:
             resume_run(folder, self.dataset, teaching=self.teaching(), **common)
         return folder

@@ -51,7 +51,7 @@ def matrix_bits(state: State, config: ModelConfig) -> dict[str, int]:
                 bits[name] = 8
             else:
                 bits[name] = config.quantisation.weights
-    return bits
+    return {name: number for name, number in bits.items() if number < 16}
 
 
 def pack(state: State, config: ModelConfig) -> State:

@@ -31,7 +31,7 @@ class Progress:
     best: float = -1.0
     """Best validation nDCG@10."""
     best_epoch: int = 0
-    """The epoch (1, 2, ...) that reached it."""
+    """The epoch (1, 2, ...) that reached it; 0: what training began with."""
     seconds: float = 0.0
     """Seconds spent training and validating, over all sessions."""
     history: list[dict[str, float]] = field(default_factory=list)
