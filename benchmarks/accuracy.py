@@ -29,7 +29,7 @@ from lsan.data.prepare import prepare_dataset
 from lsan.data.splits import SplitName
 from lsan.experiment import Observer
 from provenance import ROOT, provenance
-from side_by_side import in_processes
+from side_by_side import alone, in_processes
 
 COUNTED = ("popularity", "recent-popularity", "markov", "item-knn")
 
@@ -100,17 +100,22 @@ def _write(kept: KeptRuns, planned: list[Entry], dataset: Dataset, folder: Path)
 def dataset_of(name: str) -> Dataset:
     """The prepared dataset of that name, from the shared data."""
     folder = ROOT / "runs" / f"dataset-{name}"
-    if not folder.exists():
-        shared = Path(os.environ.get("LSAN_SHARED_DATA", ROOT.parent / "shared" / "data"))
-        log: Any = shared / name / "interactions.csv.gz"
-        if name.startswith("ml-1m"):  # all ratings are kept, whatever they are
-            file = "positives_exact.parquet" if name == "ml-1m-exact" else "interactions.parquet"
-            log = pl.read_parquet(shared / "ml-1m" / file, columns=["user", "item", "timestamp"])
-        elif name == "online-retail":
-            log = shared / name / "purchases.csv.gz"
-        items = shared / name / "items.csv.gz" if name in ("beauty", "sports") else None
-        prepare_dataset(log, folder, items=items)
+    with alone(folder.parent):
+        if not folder.exists():
+            _prepare(name, folder)
     return Dataset.open(folder)
+
+
+def _prepare(name: str, folder: Path) -> None:
+    shared = Path(os.environ.get("LSAN_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    log: Any = shared / name / "interactions.csv.gz"
+    if name.startswith("ml-1m"):  # all ratings are kept, whatever they are
+        file = "positives_exact.parquet" if name == "ml-1m-exact" else "interactions.parquet"
+        log = pl.read_parquet(shared / "ml-1m" / file, columns=["user", "item", "timestamp"])
+    elif name == "online-retail":
+        log = shared / name / "purchases.csv.gz"
+    items = shared / name / "items.csv.gz" if name in ("beauty", "sports") else None
+    prepare_dataset(log, folder, items=items)
 
 
 def entries_of(dataset: str, models: list[str] | None, split: SplitName) -> list[Entry]:

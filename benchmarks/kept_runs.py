@@ -5,10 +5,8 @@ NAME.ranks.parquet   for each case its user and, by run and policy, twice the ra
                      0 beyond 20: enough for every metric of the table, and for paired tests
 """
 
-import fcntl
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
 from lsan.files import write_atomically
 from provenance import provenance
+from side_by_side import alone
 
 _POLICIES: tuple[Policy, ...] = ("unseen items", "all items")
 
@@ -83,13 +82,9 @@ class KeptRuns:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """While no other process writes in that folder, and with what others have added."""
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        with alone(self._path.parent):
             self._read()
             yield
-        finally:
-            os.close(folder)
 
     def _read(self) -> None:
         content = json.loads(self._path.read_bytes()) if self._path.exists() else {}

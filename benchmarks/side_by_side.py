@@ -1,9 +1,12 @@
-"""Trainings side by side: a script starts itself once for each, with `--one LABEL`."""
+"""Trainings side by side: a script starts itself once for each, with `--one LABEL`; what only one may do at a time."""
 
+import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
 from lsan.comparison.entries import Entry
@@ -25,3 +28,15 @@ def in_processes(entries: Sequence[Entry], folder: Path, jobs: int) -> Iterator[
                 yield done.result()
         finally:  # after an error, begin nothing more
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """While no other process is within `alone` of the same folder; it is made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
