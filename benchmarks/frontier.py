@@ -23,7 +23,7 @@ from lsan.comparison.entries import Entry
 from lsan.comparison.outcomes import Costs, Outcome
 from lsan.comparison.rows import DECIDER, Comparison, compare
 from lsan.compression.compress import Compression, Plan
-from lsan.config import recipe_from, recipe_to
+from lsan.config import Recipe, recipe_from, recipe_to
 from lsan.data.dataset import Dataset
 from lsan.evaluation.latency import recommendation_microseconds
 from lsan.experiment import Observer, evaluate, history_reader, make_split
@@ -88,8 +88,9 @@ def main() -> None:
     path = ROOT / "benchmarks" / "results" / f"frontier-{arguments.dataset}.json"
     kept = KeptRuns(path, dataset)
     made = {"teachers": [teacher.name for teacher in arguments.teachers], **provenance()}
+    recipes = _recipes(shape, compression.recipe, repeats=repeats)
     for name in names:
-        if f"{name}-{seed}" in kept.runs or name not in (arguments.only or [name]) + ["before"]:
+        if name not in (arguments.only or [name]) + ["before"] or kept.outcomes([_entry(name, recipes, seed)]):
             continue
         if name == "before":
             run = arguments.teachers[0]
@@ -98,26 +99,38 @@ def main() -> None:
         elif name in planned:
             run = compression.run(planned[name])
         else:
-            run = _other(compression, shape, name)
-        outcome = _evaluated(name, run, dataset, repeats=repeats)
+            run = compression.train(_other(shape, compression.recipe, name), compression.folder / name)
+        outcome = _evaluated(_entry(name, recipes, seed), run, dataset)
         kept.add(outcome, made)
-        row = next(row for row in _write(kept, dataset, path).rows if row.name == name)
+        row = next(row for row in _write(kept, recipes, dataset, path).rows if row.name == name)
         print(f"{outcome.entry.label}: {row.costs.bytes:,} bytes, {DECIDER} of {len(row.seeds)} seeds "
               f"{row.accuracy[outcome.entry.policy][DECIDER].mean:.4f}", flush=True)  # fmt: skip
 
 
-def _other(compression: Compression, shape: Plan, name: str) -> Path:
-    """A model of the students' shape with such an item table, trained if it is not there."""
-    content = recipe_to(shape.student(compression.recipe))
+def _other(shape: Plan, teacher: Recipe, name: str) -> Recipe:
+    """A model of the students' shape with such an item table."""
+    content = recipe_to(shape.student(teacher))
     content["model"] |= {"table": OTHERS[name], "quantisation": {"weights": 8, "table": 8}}
-    return compression.train(recipe_from(content, where=name), compression.folder / name)
+    return recipe_from(content, where=name)
 
 
-def _evaluated(name: str, folder: Path, dataset: Dataset, *, repeats: bool) -> Outcome:
+def _recipes(shape: Plan, teacher: Recipe, *, repeats: bool) -> dict[str, Recipe]:
+    """How every model is made and evaluated, by name."""
+    found = {"before": teacher}
+    found |= {name: plan.student(teacher) for name, plan in students(shape).items()}
+    found |= {name: plan.recipe(teacher) for name, plan in plans(shape).items()}
+    found |= {name: _other(shape, teacher, name) for name in OTHERS}
+    return {name: msgspec.structs.replace(recipe, exclude_seen=not repeats) for name, recipe in found.items()}
+
+
+def _entry(name: str, recipes: dict[str, Recipe], seed: int) -> Entry:
+    return Entry(name=name, recipe=recipes[name].with_seed(seed), baseline=False)
+
+
+def _evaluated(entry: Entry, folder: Path, dataset: Dataset) -> Outcome:
     """The run's outcome on the test cases; bytes are those that ship."""
     run = load_run(folder, device=_CPU)
-    recipe = msgspec.structs.replace(run.header.recipe, exclude_seen=not repeats)
-    split = make_split(dataset, recipe.split)
+    split = make_split(dataset, entry.recipe.split)
     report = evaluate(run.network, dataset, split, run.header, "test", device=_CPU)
     costs = Costs(
         parameters=sum(parameter.numel() for parameter in run.network.parameters()),
@@ -128,7 +141,7 @@ def _evaluated(name: str, folder: Path, dataset: Dataset, *, repeats: bool) -> O
         ),
     )
     return Outcome(
-        entry=Entry(name=name, recipe=recipe, baseline=False),
+        entry=entry,
         costs=costs,
         figures={"validation nDCG@10": run.header.progress["validation nDCG@10"], **report.to_json()},
         users=report.users,
@@ -136,11 +149,12 @@ def _evaluated(name: str, folder: Path, dataset: Dataset, *, repeats: bool) -> O
     )
 
 
-def _write(kept: KeptRuns, dataset: Dataset, path: Path) -> Comparison:
-    """The table of all models that are kept, and the picture."""
+def _write(kept: KeptRuns, recipes: dict[str, Recipe], dataset: Dataset, path: Path) -> Comparison:
+    """The table of all models that are kept and were made as they would be now, and the picture."""
     entries = [
-        Entry(name=label.rpartition("-")[0], recipe=recipe_from(run["recipe"], where=label), baseline=False)
-        for label, run in kept.runs.items()
+        _entry(name, recipes, int(seed))
+        for name, _, seed in (label.rpartition("-") for label in kept.runs)
+        if name in recipes
     ]
     comparison = compare(list(kept.outcomes(entries).values()), dataset, "test")
     kept.write(comparison)

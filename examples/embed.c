@@ -1,7 +1,7 @@
 /* Recommends from a .lsan file in C, without Python.
  *
  *   native=src/lsan/runtime/_native
- *   cc -std=c11 -O2 -fno-math-errno -I $native examples/embed.c $native/{json,reader,encoder,topk,kernels}.c -lm -o embed
+ *   cc -std=c11 -O2 -fno-math-errno -I $native examples/embed.c $native/{json,reader,tensors,items,program,encoder,topk,kernels}.c -lm -o embed
  *   ./embed model.lsan 17 4 250
  *
  * prints the ten best next items after the items 17, 4 and 250, oldest first, one line each: number and score. Items

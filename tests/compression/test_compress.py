@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,40 @@ def test_item_vectors_narrower_than_the_model(teachers: list[Path], tmp_path: Pa
     assert (f"student-{plan.shape}", plan.name) == ("student-16-i8", "d16-i8-product-4x16-int8")
 
 
+def test_a_teacher_with_narrow_item_vectors(corner_shop: Dataset, tmp_path: Path) -> None:
+    recipe = recipe_of()
+    recipe = msgspec.structs.replace(recipe, model=msgspec.structs.replace(recipe.model, item_width=8))
+    start_run(corner_shop, recipe, tmp_path / "teacher", device=CPU, observer=Observer())
+    compression = compression_of([tmp_path / "teacher"], tmp_path / "out")
+    vectors, hidden = compression.scoring()
+    known = candidates(recipe, 60, vectors, hidden, compression.popularity())
+    assert {one.plan.width for one in known} <= {1, 2, 4, 8}
+    best = max(known, key=lambda one: one.size)
+    student = load_run(compression.student(best.plan), device=CPU)
+    assert student.header.recipe.model.item_width is None
+    with pytest.raises(ConfigError, match="a student of width 16 is wider than its teacher's item vectors, 8"):
+        compression.student(Plan(width=16))
+
+
+def test_a_plan_in_32_bits_is_not_rounded(teachers: list[Path], tmp_path: Path) -> None:
+    compression = compression_of(teachers, tmp_path)
+    plan = Plan(width=8, tables=4, rows=16, weights=None)
+    assert (plan.name, replace(plan, codes="none").name) == ("d8-product-4x16", "d8-full")
+    assert load_run(compression.run(plan), device=CPU).header.recipe.model.quantisation is None
+    assert compression.student(plan).name == "student-8"
+    assert compression.student(PLAN).name == "student-8-int4"
+
+
+def test_what_another_recipe_made_is_not_used(teachers: list[Path], tmp_path: Path) -> None:
+    compression = compression_of(teachers, tmp_path)
+    folder = compression.student(PLAN)
+    content = json.loads((folder / "run.json").read_text())
+    content["recipe"]["training"]["learning_rate"] = 0.5
+    (folder / "run.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="was trained by another recipe: delete it"):
+        compression.run(PLAN)
+
+
 def test_every_item_has_a_code_of_its_own(teachers: list[Path], tmp_path: Path) -> None:
     network = load_run(compression_of(teachers, tmp_path).run(PLAN), device=CPU).network
     assert isinstance(network.table, CodedTable)
@@ -127,7 +162,7 @@ def test_what_has_learnt_before_stays_where_no_epoch_is_better(
         assert torch.equal(tensor, after.network.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("after", [1, 4, 9])
+@pytest.mark.parametrize("after", [1, 4, 49, 51, 55])
 def test_an_interrupted_compression_goes_on_to_the_same_model(teachers: list[Path], tmp_path: Path, after: int) -> None:
     whole = compression_of(teachers, tmp_path / "whole").run(PLAN)
     steps = 0

@@ -78,6 +78,22 @@ def test_neighbours_by_hand() -> None:
 
 
 @torch.no_grad()
+def test_new_codes_do_not_depend_on_how_rows_and_turn_share_a_component() -> None:
+    generator = torch.Generator().manual_seed(1)
+    table = CodedTable(40, 2, 16, 8, additive=False, contextual=False)
+    assert table.turn is not None
+    table.weight.normal_(generator=generator)
+    table.turn.normal_(generator=generator)
+    table.codes.random_(0, 16, generator=generator)
+    new = [{item: 0.5, item + 1: 0.5} for item in range(1, 20)]
+    before = table.extended(new)
+    stretch = 3.0 ** torch.arange(-4, 4)
+    table.weight.view(2, 16, 4).mul_(stretch.view(2, 1, 4))
+    table.turn.div_(stretch[:, None])
+    assert torch.equal(table.extended(new)["codes"], before["codes"])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("table", TABLES, ids=str)
 def test_known_items_keep_their_scores(table: TableConfig, tmp_path: Path) -> None:
     (tmp_path / "before").mkdir()

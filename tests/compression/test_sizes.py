@@ -45,6 +45,15 @@ def test_the_size_is_known_before(table: TableConfig, precision: QuantisationCon
         assert planned.get(part) == found.get(part)
 
 
+def test_an_odd_width_of_items() -> None:
+    table = CodedTableConfig(tables=3, rows=16)
+    recipe = Recipe(
+        model=ModelConfig(regime="prefix", width=16, item_width=15, table=table, encoder=TwinTransformerConfig())
+    )
+    found, planned = shipped_parts(small_run(recipe, 3000)), shipped_bytes(recipe, 3000)
+    assert sum(planned.values()) == pytest.approx(sum(found.values()), rel=0.01)
+
+
 def test_categories_and_other_encoders() -> None:
     model = ModelConfig(
         regime="prefix",

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "src" / "lsan" / "runtime" / "_native"
 SOURCES = [
     ROOT / "examples" / "embed.c",
-    *(NATIVE / f"{name}.c" for name in ["json", "reader", "encoder", "topk", "kernels"]),
+    *(NATIVE / f"{name}.c" for name in ["json", "reader", "tensors", "items", "program", "encoder", "topk", "kernels"]),
 ]
 OPTIONS = ["-std=c11", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", "-I", str(NATIVE)]
 
@@ -70,6 +70,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     assert done.returncode == 0, done.stderr
     return str(folder / "embed")
+
+
+def test_readers_are_told_the_same_files() -> None:
+    names = "{" + ",".join(source.stem for source in SOURCES[1:]) + "}"
+    for place in ("README.md", "examples/embed.c", "docs/embedding.md"):
+        assert names in (ROOT / place).read_text(), place
 
 
 def test_here(here: str, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ KINDS: dict[str, tuple[ModelConfig, Catalogue]] = {
     ),
     "timed, causal": (model("causal", Gru4RecConfig(), table=FullTableConfig(), time=TimeConfig()), titled(60)),
     "vectors of 4 bits": (
-        model("causal", TwinTransformerConfig(blocks=2), width=20, table=FullTableConfig(), quantisation=FOUR_BITS),
+        model("causal", TwinTransformerConfig(blocks=2), width=20, item_width=12, quantisation=FOUR_BITS),
         numbered([HUGE + 3 * number for number in range(-20, 20)]),
     ),
     "as large as shipped ones": (

@@ -119,12 +119,12 @@ def test_found_codes_are_near_the_vectors_and_every_row_is_used(kind: str) -> No
 @torch.no_grad()
 def test_rows_of_8_bits_keep_the_smallest_components() -> None:
     """Rows are too short for scales of their own: one is for all of them."""
-    vectors = vectors_of(2000, 8) * 2.0 ** -torch.arange(8)
-    codes = make_codes(vectors, config_of("product"), 0)
+    vectors = vectors_of(2000, 16) * 1.5 ** -torch.arange(16)
+    codes = make_codes(vectors, config_of("product", 8), 0)
     scale = scales_of(codes.weight, 8)
     rounded = replace(codes, weight=dequantise(quantise(codes.weight, scale, 8), scale))
     exact, found = (
-        table_of(some, 8, config_of("product"))(torch.arange(1, 2001)[None], None)[0] for some in (codes, rounded)
+        table_of(some, 16, config_of("product", 8))(torch.arange(1, 2001)[None], None)[0] for some in (codes, rounded)
     )
     assert ((found - exact).square().mean(0) < 1e-3 * exact.square().mean(0)).all()
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from lsan.compression.new_items import remove_items
+from lsan.config import ModelConfig, TwinTransformerConfig
 from lsan.errors import ConfigError
 from lsan.export.bundle import make_bundle
 from lsan.recommender import Recommender as Trained
 from lsan.runs import Run, load_run
 from lsan.runtime import Filter, Recommender
+from small_networks import ITEMS, NETWORKS, name_of, run_of
 
 AT = 1_750_000_000.0
 
@@ -113,6 +115,24 @@ def test_similar_items(recommender: Recommender) -> None:
     assert all(-1.0001 <= cosine <= 1.0001 for cosine in cosines)
     with pytest.raises(ConfigError, match="not in the model"):
         recommender.similar("nothing")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [one for one in NETWORKS if isinstance(one.encoder, TwinTransformerConfig) and not one.context],
+    ids=name_of,
+)
+def test_items_are_similar_as_encoders_read_them(config: ModelConfig) -> None:
+    """By the cosines of their vectors, whatever matrix stands behind the table."""
+    run = run_of(config)
+    items = torch.arange(1, ITEMS + 1)
+    with torch.no_grad():
+        vectors = run.network.table(items[None], None)[0]
+    cosines = torch.nn.functional.cosine_similarity(vectors[:1], vectors[1:])
+    found = Recommender(make_bundle(run).content).similar(run.catalogue.ids[0], ITEMS)
+    similarity = {item.id: item.similarity for item in found}
+    expected = dict(zip(run.catalogue.ids[1:], cosines.tolist(), strict=True))
+    assert similarity == pytest.approx(expected, abs=2e-3)
 
 
 def test_an_explanation_leaves_events_out(recommender: Recommender) -> None:

@@ -24,6 +24,12 @@ def test_the_usual_space_of_every_preset_is_valid(preset: str) -> None:
     assert space_from(default_space(recipe), recipe, where="usual")
 
 
+def test_the_usual_space_leaves_room_for_item_vectors() -> None:
+    recipe = Recipe(model=ModelConfig(width=64, item_width=32))
+    assert default_space(recipe)["model.width"] == [64, 128]
+    assert space_from(default_space(recipe), recipe, where="usual")
+
+
 def test_the_usual_space_lies_around_the_recipe() -> None:
     space = default_space(RECIPE)
     assert space["training.learning_rate"] == [2.5e-4, 4e-3, "log"]

@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
         )
     out = console()
     model = recipe.model
-    out.print(f"{args.items:,} items, width {model.width}, histories of {model.history} events, full length")
+    narrow = "" if model.item_width is None else f", items of width {model.item_width}"
+    out.print(f"{args.items:,} items, width {model.width}{narrow}, histories of {model.history} events, full length")
     out.print(table)
     out.print(
         "file: without ids, titles and categories. Memory and time are estimates (docs/compress.md), time for this "

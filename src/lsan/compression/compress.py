@@ -61,7 +61,7 @@ class Plan:
     """Of the student's encoder, whose feed-forward layers are then no wider than the model, which loses nothing
     (docs/log.md); None: as the teacher's."""
     table_bits: int = 8
-    """Bits of the numbers of the item table."""
+    """Bits of the numbers of the item table, where `weights` has some."""
     weights: int | None = 4
     """Bits of the encoder's weights and of the items' biases; None: all numbers are floats of 32 bits."""
 
@@ -72,6 +72,7 @@ class Plan:
         kind = f"{self.codes}-{self.tables}x{self.rows}"
         if self.codes == "none":
             kind = "full" if self.weights is None else f"full-int{self.table_bits}"
+        kind += f"-rows-int{self.table_bits}" if self.codes != "none" and self.table_bits != 8 else ""
         kind += f"-paired{100 * self.paired:.0f}" if self.paired else ""
         return f"d{self.shape}-{kind}" + ("" if self.weights is None else f"-int{self.weights}")
 
@@ -126,7 +127,7 @@ class Compression:
     dataset: Dataset
     """What they were trained on."""
     folder: Path
-    """Holds `teaching/`, `student-SHAPE/`, and a run folder for each plan."""
+    """Holds `teaching/`, `student-SHAPE-intBITS/`, and a run folder for each plan."""
     device: torch.device
     observer: Observer
 
@@ -171,8 +172,14 @@ class Compression:
         self, recipe: Recipe, folder: Path, begin: Callable[[], Network] | None = None, *, goes_on: bool = False
     ) -> Path:
         """A run that learns from the teachers, trained if it is not there, from what `begin` gives or else from first
-        weights; `goes_on` as for `start_run`."""
+        weights; `goes_on` as for `start_run`.
+
+        Raises:
+            DataError: when what is there was trained by another recipe.
+        """
         common: dict[str, Any] = {"device": self.device, "observer": self.observer}
+        if folder.exists() and RunHeader.read(folder).recipe != recipe:
+            raise DataError(f"{folder} was trained by another recipe: delete it, or choose another folder")
         if folder.exists() and not (folder / CHECKPOINT).exists() and not RunHeader.read(folder).progress["finished"]:
             shutil.rmtree(folder)  # stopped before it had begun
         if not folder.exists():
@@ -222,10 +229,12 @@ class Compression:
         Adam goes equally fast in all coordinates."""
         network, teacher = self._new(recipe), self.teachers[0].network
         vectors = _item_vectors(teacher)
+        if isinstance(teacher.table, FullTable) and teacher.table.turn is not None:
+            vectors = vectors @ teacher.table.turn.detach().cpu()
         left, values, _ = torch.linalg.svd(vectors, full_matrices=False)
         wanted = recipe.model.vector_width
-        if wanted > vectors.shape[1]:
-            raise ConfigError(f"a student of width {wanted} is wider than its teacher, {vectors.shape[1]}")
+        if wanted > (widest := _item_vectors(teacher).shape[1]):
+            raise ConfigError(f"a student of width {wanted} is wider than its teacher's item vectors, {widest}")
         if wanted > len(vectors):
             raise ConfigError(f"a student of width {wanted} needs at least as many items, and there are {len(vectors)}")
         turn, _ = torch.linalg.qr(torch.randn(wanted, wanted))

@@ -94,8 +94,9 @@ def candidates(
 
 def _plans(recipe: Recipe, items: int) -> Iterator[Plan]:
     heads = getattr(recipe.model.encoder, "heads", 1)
-    for width in sorted({*_WIDTHS, recipe.model.width}):
-        if width > min(recipe.model.width, items) or width % heads:
+    widest = recipe.model.vector_width
+    for width in sorted({*_WIDTHS, widest}):
+        if width > min(widest, items) or width % heads:
             continue
         for blocks in (None, 1) if getattr(recipe.model.encoder, "blocks", 1) > 1 else (None,):
             for tables, rows, paired in itertools.product(_TABLES, _ROWS, _PAIRED):

@@ -32,9 +32,10 @@ def shipped_bytes(recipe: Recipe, items: int, *, categories: int = 0) -> dict[st
     within some hundred (digits in the header, counts of events)."""
     model, alike, longer = recipe.model, recipe, 0
     if isinstance(model.table, CodedTableConfig):  # but for the list of tables, the rest is the same for all of them
-        table = msgspec.structs.replace(model.table, tables=2, rows=256, paired=0.0)
+        few = 2 if model.vector_width % 2 == 0 else model.table.tables
+        table = msgspec.structs.replace(model.table, tables=few, rows=256, paired=0.0)
         alike = msgspec.structs.replace(recipe, model=msgspec.structs.replace(model, table=table))
-        longer = _A_TABLE * (model.table.tables - 2) + (_IN_PAIRS if model.table.paired else 0)
+        longer = _A_TABLE * (model.table.tables - few) + (_IN_PAIRS if model.table.paired else 0)
     parts = _few(alike, categories) | _item_bytes(model, items, categories)
     listed = items if model.quantisation is None else min(POPULAR, items)
     parts["manifest"] += longer

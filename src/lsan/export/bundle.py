@@ -17,6 +17,7 @@ from lsan.models.histories import Histories
 from lsan.models.item_tables.coded import CodedTable
 from lsan.models.item_tables.composed import ComposedTable
 from lsan.models.item_tables.hashed import HashedTable
+from lsan.models.item_tables.turned import TurnedTable
 from lsan.models.network import Network
 from lsan.models.quantisation import dequantise, pack_bits
 from lsan.runs import Run
@@ -173,6 +174,8 @@ def _table(network: Network, tensors: dict[str, Array], order: IntArray, pairs: 
     """The manifest's `table`; adds what it needs to the tensors."""
     table = network.table
     entry: dict[str, Any] = {"kind": "codes", "weight": "table.weight"}
+    if isinstance(table, TurnedTable) and table.turn is not None:
+        entry["turn"] = "table.turn"
     if isinstance(table, CodedTable):
         bits, codes = _code_bits(table), table.codes.numpy()[order - 1].astype(np.int64)
         source: dict[str, Any] = {"from": "packed", "bits": bits}
@@ -197,7 +200,7 @@ def _table(network: Network, tensors: dict[str, Array], order: IntArray, pairs: 
         hashes = table.codes.rows.shape[1]
         rows = [len(table.weight)] * hashes
         return entry | {"rows": rows, "offsets": [0] * hashes, "slices": 1, "codes": {"from": "hash"}}
-    return {"kind": "vectors", "weight": "table.weight"}
+    return entry | {"kind": "vectors"}
 
 
 def _popularity(network: Network, order: IntArray, tensors: dict[str, Array]) -> tuple[int, int]:

@@ -82,6 +82,7 @@ export interface Info {
   readonly items: number;
   /** Latest events that the model reads. */
   readonly history: number;
+  /** Of the item table's vectors. */
   readonly width: number;
   /** Whether the model reads times. */
   readonly timed: boolean;

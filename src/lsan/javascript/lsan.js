@@ -270,8 +270,8 @@ class Engine {
   }
 
   cosines(item) {
-    const [room, cosines] = this.#places(8 * this.width, 4 * this.items);
-    this.#call("lsan_cosines", this.#model, item, room, cosines);
+    const [cosines] = this.#places(4 * this.items);
+    expect(!this.#call("lsan_cosines", this.#model, item, cosines), "there is not enough memory");
     return this.#view(Float32Array, cosines, this.items);
   }
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from pathlib import Path
 from string import Template
 
@@ -38,7 +39,7 @@ def site_files(content: bytes, *, title: str = TITLE) -> dict[str, bytes]:
     page = Template(_lines(_STATIC / "index.html").decode())
     files = {
         "index.html": page.substitute(title=html.escape(heading)).encode(),
-        "style.css": _lines(_STATIC / "style.css", b"/*"),
+        "style.css": _style(_STATIC / "style.css"),
         "icon.svg": (_STATIC / "icon.svg").read_bytes(),
         "manifest.webmanifest": _manifest(heading),
         "app.js": _script(_STATIC / "app.js"),
@@ -78,6 +79,11 @@ def _lines(path: Path, *comments: bytes) -> bytes:
 
 def _script(path: Path) -> bytes:
     return _lines(path, b"//", b"/**", b"* ", b"*/")
+
+
+def _style(path: Path) -> bytes:
+    """A style sheet that has none of these signs within a text, without the spaces around them."""
+    return re.sub(rb"\s*([{};,])\s*", rb"\1", _lines(path, b"/*"))
 
 
 def _manifest(title: str) -> bytes:

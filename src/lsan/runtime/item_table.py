@@ -14,6 +14,8 @@ class ItemTable:
     def __init__(self, file: BundleFile) -> None:
         table, items, width = file.manifest["table"], file.manifest["items"], file.manifest["width"]
         self.weight = file.floats(table.get("weight"), 2)
+        self._turn = None if table.get("turn") is None else file.floats(table["turn"], 2)
+        expect(self._turn is None or len(self._turn) == width, "table: turn does not fit the width")
         self.codes: npt.NDArray[np.int32] | None = None  # rows of the matrix, [V, N]
         self.slices = 1
         if table.get("kind") == "vectors":
@@ -36,6 +38,12 @@ class ItemTable:
     @property
     def nbytes(self) -> int:
         return self.weight.nbytes + (0 if self.codes is None else self.codes.nbytes)
+
+    def turned(self, items: IntArray) -> FloatArray:
+        """The vectors of items 1..V as encoders read them, which is how items are compared. Shape [items, width of the
+        model]."""
+        vectors = self.vectors(items)
+        return vectors if self._turn is None else vectors @ self._turn
 
     def pieces(self, items: IntArray) -> FloatArray:
         """The rows of codes of the items 1..V. Shape [items, N, width / slices]."""

@@ -367,7 +367,7 @@ class Recommender:
     @cached_property
     def _unit_vectors(self) -> FloatArray:
         """The items' vectors, scaled to length 1. Shape [V, width]."""
-        vectors = ItemTable(self.file).vectors(np.arange(1, self.engine.items + 1))
+        vectors = ItemTable(self.file).turned(np.arange(1, self.engine.items + 1))
         lengths = np.sqrt(np.square(vectors).sum(1, keepdims=True))
         units: FloatArray = vectors / np.where(lengths > 0, lengths, 1)
         return units

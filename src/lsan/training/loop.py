@@ -76,7 +76,8 @@ def train(
     goes_on: bool = False,
 ) -> Progress:
     """Train `network` in place, continuing from `checkpoint` if that file exists. `teaching` is for a recipe that asks
-    for distillation. `goes_on` says that the network has learnt before: if no epoch is better, it stays as it is.
+    for distillation. `goes_on` says that the network has learnt before: if no epoch is better, it stays as it is, and
+    the best figure is of epoch 0, which is not in the history.
 
     What is validated, and at its best given to `hooks.keep`, is an exponential average of the weights (Polyak and
     Juditsky 1992): after step t it moves by 1 - min(averaging, t / (t + 9)) towards them, so it forgets its start soon.
@@ -103,10 +104,12 @@ def train(
         progress = load_checkpoint(checkpoint, network, average, optimizer)
     else:  # from here on the network that was given is no longer needed
         progress = Progress()
+        begun = time.monotonic()
         if goes_on:
             progress.best = from_first_worker(hooks.validate(average)["nDCG@10"] if worker() == 0 else 0.0, device)
             if worker() == 0:
                 hooks.keep(average)
+        progress.seconds = time.monotonic() - begun
         _save(checkpoint, network, average, optimizer, progress)
     started, saved = time.monotonic() - progress.seconds, time.monotonic()
     while progress.epoch < settings.epochs and progress.epoch - progress.best_epoch < settings.patience:

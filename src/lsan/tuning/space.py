@@ -27,7 +27,9 @@ def default_space(recipe: Recipe) -> Space:
     model, training = recipe.model, recipe.training
     heads = getattr(model.encoder, "heads", 1)
     least = 0.05 if training.r_drop else 0.0  # R-Drop needs dropout
-    widths = [width for width in (model.width // 2, model.width, model.width * 2) if width and width % heads == 0]
+    least_width = model.width if model.item_width else 1  # an item's vector is narrower than the model
+    widths = [model.width // 2, model.width, model.width * 2]
+    widths = [width for width in widths if width >= least_width and width % heads == 0]
     space: Space = {
         "training.learning_rate": [training.learning_rate / 4, training.learning_rate * 4, "log"],
         "training.batch_size": _around(training.batch_size, factor=2),

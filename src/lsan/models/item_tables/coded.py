@@ -84,8 +84,11 @@ class CodedTable(TurnedTable):
 
     def extended(self, weights: Sequence[Mapping[int, float]]) -> dict[str, Tensor]:
         """The state with more items: each takes the free code nearest to the weighted sum of known ones (weight by item
-        1..V), table by table."""
+        1..V), table by table. A component of a row counts as much as the turn makes of it."""
         tables = self.weight.view(self.tables, self.rows, -1)
+        if self.turn is not None:
+            sizes = self.turn.norm(dim=1)
+            tables = tables * (sizes.view(self.slices, 1, -1) if self.slices > 1 else sizes)
         pieces = torch.stack([table[self.codes[:, n].long()] for n, table in enumerate(tables)])
         if self.slices > 1:
             side_by_side = pieces.transpose(0, 1).flatten(1)

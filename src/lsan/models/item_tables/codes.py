@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lsan.config import CodedTableConfig
 from lsan.models.item_tables.coded import ItemCodes, distinct
+from lsan.models.quantisation import SHORT
 
 #: Rounds of Lloyd's algorithm.
 _ROUNDS = 20
@@ -104,7 +105,7 @@ def make_codes(
         loss = _Loss.of(vectors, bias, hidden @ turn.T, turn @ turn.T)
         codes = _chosen_by_loss(loss, tables, codes, pairs)
     codes = distinct(codes, tables, parts)
-    if config.codes == "product":
+    if config.codes == "product" and width >= SHORT:
         tables, turn = _levelled(tables, turn)
     return ItemCodes(codes=codes, weight=tables.flatten(0, 1), turn=turn)
 
@@ -278,7 +279,7 @@ def _levelled(tables: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
     """The same vectors from rows whose components all have the same mean square, so that one scale for all rows rounds
     none of them more coarsely than another; the rows of the turn, which have scales of their own, make up for it."""
     size = tables.square().mean(1).sqrt()
-    stretch = (size.square().mean().sqrt() / size.clamp(min=1e-12)).clamp(max=1e6)
+    stretch = torch.where(size > 0, size.square().mean().sqrt() / size, 1.0).clamp(max=1e6)
     return tables * stretch[:, None], turn / stretch.flatten()[:, None]
 
 

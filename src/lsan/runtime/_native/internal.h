@@ -191,6 +191,7 @@ struct lsan_model {
     matrix rows;  /* the item table's matrix */
     matrix other; /* a matrix of its own for the output */
     const matrix *output;
+    packed turn; /* the matrix behind the table, for comparing items; data is NULL where there is none */
     code_planes codes;
     item_bias bias;
 

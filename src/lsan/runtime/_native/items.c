@@ -234,6 +234,11 @@ static bool read_table_and_output(reader *r) {
             "table: %.*s does not have a row of the width for each item", TENSOR(weight)
         );
     }
+    if (json_get(&r->manifest, table, "turn") != 0) {
+        TRY(lsan_get_tensor(r, table, "turn", 2, &other));
+        REQUIRE(other->dims[0] == m->width && other->dims[1] <= MAX_COLUMNS, "table: turn does not fit the width");
+        TRY(lsan_pack(r, &m->turn, other, m->width, (uint32_t)other->dims[1], 0, other->dims[1], 1));
+    }
     TRY(lsan_hold_matrix(r, &m->rows, weight, m->has_codes && weight->count <= 1 << 18));
     m->hidden_width = m->width;
     if (way == 1) {

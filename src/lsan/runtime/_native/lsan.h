@@ -32,7 +32,7 @@ typedef enum {
 typedef struct {
     uint32_t items;
     uint32_t history;
-    uint32_t width;
+    uint32_t width; /* of the item table's vectors */
     uint32_t hidden_width;
     bool timed;
     bool causal;

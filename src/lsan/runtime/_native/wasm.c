@@ -7,22 +7,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The cosines of the vector of item `item` (1..V) with those of all items, 0 where a vector has no length. `room` is
- * for two vectors. */
-void lsan_cosines(const lsan_model *model, int32_t item, float *room, float *cosines) {
-    uint32_t width = model->width;
-    float *own = room, *other = room + width, own_square = 0;
-    model->kernels->vector(model, (uint32_t)item - 1, own);
-    for (uint32_t c = 0; c < width; c++) own_square += own[c] * own[c];
-    for (uint32_t place = 0; place < model->items; place++) {
-        float product = 0, square = 0;
-        model->kernels->vector(model, place, other);
-        for (uint32_t c = 0; c < width; c++) {
-            product += own[c] * other[c];
-            square += other[c] * other[c];
+/* The cosines of the vector of item `item` (1..V), turned, with those of all items, 0 where a vector has no length; -1
+ * where there is not enough memory. */
+int lsan_cosines(const lsan_model *model, int32_t item, float *cosines) {
+    uint32_t columns = model->turn.data ? model->turn.n : model->width, size = columns + SLACK;
+    float *own = malloc((2 * (size_t)size + model->width) * sizeof *own), *other = own + size, *x = other + size;
+    if (!own) return -1;
+    float own_square = 0;
+    for (uint32_t round = 0; round <= model->items; round++) {
+        float product = 0, square = 0, *to = round ? other : own;
+        model->kernels->vector(model, round ? round - 1 : (uint32_t)item - 1, model->turn.data ? x : to);
+        if (model->turn.data) model->kernels->product(&model->turn, x, to);
+        for (uint32_t k = 0; k < columns; k++) {
+            product += own[k] * to[k];
+            square += to[k] * to[k];
         }
-        cosines[place] = product == 0 ? 0 : product / (__builtin_sqrtf(own_square) * __builtin_sqrtf(square));
+        if (round) cosines[round - 1] = product == 0 ? 0 : product / __builtin_sqrtf(own_square * square);
+        else own_square = square;
     }
+    free(own);
+    return 0;
 }
 
 /* Memory: blocks one after the other from __heap_base to `end`. Beyond `end` all is 0. */
@@ -140,7 +144,8 @@ void qsort(void *items, size_t count, size_t size, comparison *compare) {
     }
 }
 
-/* Of whole numbers, which is all that the engine asks for: 1 + x = m 2^e exactly, log m = 2 atanh((m - 1) / (m + 1)). */
+/* Of whole numbers, which is all that the engine asks for: 1 + x = m 2^e exactly, log m = 2 atanh((m - 1) / (m + 1)).
+ */
 double log1p(double x) {
     int64_t bits;
     double whole = 1 + x, power = 0;
