@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     out = console()
     bits = sorted({entry["bits"] for entry in manifest["quantised"].values() if _has_bits(entry)})
     out.print(
-        f"{manifest['items']:,} items, histories of up to {manifest['history']} events, items of width {manifest['width']}, "
+        f"{manifest['items']:,} items of width {manifest['width']}, histories of up to {manifest['history']} events, "
         f"{len(manifest['program'])} operations, {'times are read' if manifest['timed'] else 'no times are read'}"
     )
     out.print(f"numbers: {f'{bits} bits' if bits else 'floats'}; items are {_table(manifest['table'])}")
