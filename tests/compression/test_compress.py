@@ -86,23 +86,6 @@ def test_a_compressed_run_is_small_and_recommends(teachers: list[Path], tmp_path
     assert recommender.recommend([], 5).by_popularity
 
 
-def test_item_vectors_narrower_than_the_model(teachers: list[Path], tmp_path: Path) -> None:
-    """The coded model predicts about what its student does, so its turn widens what its codes stand for."""
-    plan = Plan(width=16, item_width=8, tables=4, rows=16, weights=8)
-    compression = compression_of(teachers, tmp_path)
-    student, coded = (load_run(path, device=CPU) for path in (compression.student(plan), compression.run(plan)))
-    assert student.network.table.weight.shape == (60, 8)
-    assert {run.header.recipe.model.item_width for run in (student, coded)} == {8}
-    histories = Histories.of_items(torch.arange(1, 61).reshape(12, 5))
-    with torch.no_grad():
-        before, after = (run.network.scores(histories).softmax(1) for run in (student, coded))
-    chance = torch.full_like(before, 1 / 60)
-    assert (after - before).abs().sum() < 0.5 * (chance - before).abs().sum()
-    planned = sum(shipped_bytes(plan.recipe(recipe_of()), 60).values())
-    assert sum(shipped_parts(coded).values()) == pytest.approx(planned, abs=400)
-    assert (f"student-{plan.shape}", plan.name) == ("student-16-i8", "d16-i8-product-4x16-int8")
-
-
 def test_a_teacher_with_narrow_item_vectors(corner_shop: Dataset, tmp_path: Path) -> None:
     recipe = recipe_of()
     recipe = msgspec.structs.replace(recipe, model=msgspec.structs.replace(recipe.model, item_width=8))

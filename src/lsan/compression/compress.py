@@ -47,8 +47,6 @@ class Plan:
 
     width: int
     """D of the student."""
-    item_width: int | None = None
-    """Numbers of its items' vectors, where they are fewer."""
     codes: Literal["product", "additive", "quantiles", "random", "none"] = "product"
     """Kind of its codes; none: items keep vectors of their own."""
     tables: int = 0
@@ -78,9 +76,8 @@ class Plan:
 
     @property
     def shape(self) -> str:
-        """Of the student, such as 64, 64-b1 for one block, or 128-i64-b1 for item vectors of width 64 as well."""
-        narrow = "" if self.item_width is None else f"-i{self.item_width}"
-        return f"{self.width}{narrow}" + ("" if self.blocks is None else f"-b{self.blocks}")
+        """Of the student, such as 64, or 64-b1 for one block."""
+        return f"{self.width}" + ("" if self.blocks is None else f"-b{self.blocks}")
 
     def recipe(self, teacher: Recipe) -> Recipe:
         """How the student is trained on in its final form: for a few epochs, ever more slowly; as long as before, and
@@ -103,7 +100,7 @@ class Plan:
         rounded already."""
         content: dict[str, Any] = recipe_to(teacher)
         content["model"] |= {
-            "width": self.width, "item_width": self.item_width, "dropout": _DROPOUT * teacher.model.dropout,
+            "width": self.width, "item_width": None, "dropout": _DROPOUT * teacher.model.dropout,
             "table": {"kind": "full"},
             "quantisation": None if self.weights is None else {"weights": self.weights, "table": 16, "bias": 16},
         }  # fmt: skip
@@ -232,7 +229,7 @@ class Compression:
         if isinstance(teacher.table, FullTable) and teacher.table.turn is not None:
             vectors = vectors @ teacher.table.turn.detach().cpu()
         left, values, _ = torch.linalg.svd(vectors, full_matrices=False)
-        wanted = recipe.model.vector_width
+        wanted = recipe.model.width
         if wanted > (widest := _item_vectors(teacher).shape[1]):
             raise ConfigError(f"a student of width {wanted} is wider than its teacher's item vectors, {widest}")
         if wanted > len(vectors):
@@ -264,9 +261,7 @@ class Compression:
             raise ConfigError(f"{plan.name}: {error}") from error
         state = {name: tensor for name, tensor in student.state_dict().items() if not name.startswith("table.")}
         network.load_state_dict(state, strict=False)
-        assert isinstance(student.table, FullTable)
-        turn = student.table.turn
-        network.table.start(codes.widened(None if turn is None else turn.detach()))
+        network.table.start(codes)
         with torch.no_grad():
             network.table.bias.copy_(student.table.output().bias)
         return network

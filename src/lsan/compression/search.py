@@ -28,7 +28,7 @@ MARGIN = 300
 
 #: Estimated share of accuracy that is lost (docs/log.md): so much of the share of the scores' variance that codes miss
 #: (measured on Beauty), so much times the square of how often the width is halved (Beauty .016 for once, .038 for 1.4
-#: times; Sports about .02 for once), and so much where one block is left of several (Beauty).
+#: times; Sports .04 for once, with the students of before), and so much where one block is left of several (Beauty).
 _BY_ERROR, _BY_HALVING, _BY_BLOCKS = 1.2, 0.02, 0.006
 
 #: How well the bits of a code are used, by the rows of a table: rough, from three figures on Beauty (docs/log.md).

@@ -32,8 +32,7 @@ enum {
 typedef enum { NUMBERS_F32, NUMBERS_F16, NUMBERS_I8, NUMBERS_I4 } number_kind;
 
 /* Smaller code: matrices are held in float32 or 8 bits only, biases in halves and biases that are all the same like
- * others, and there are
- * fewer ways that are faster for some models. */
+ * others, and there are fewer ways that are faster for some models. */
 #ifdef __wasm__
 #define FEW_KINDS 1
 #else

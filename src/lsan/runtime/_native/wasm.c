@@ -144,8 +144,7 @@ void qsort(void *items, size_t count, size_t size, comparison *compare) {
     }
 }
 
-/* Of whole numbers, which is all that the engine asks for: 1 + x = m 2^e exactly, log m = 2 atanh((m - 1) / (m + 1)).
- */
+/* Of whole numbers, which is all that the engine asks for: 1 + x = m 2^e exactly, log m = 2 atanh((m - 1) / (m + 1)). */
 double log1p(double x) {
     int64_t bits;
     double whole = 1 + x, power = 0;
