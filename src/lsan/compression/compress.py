@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,9 +34,12 @@ from lsan.training.loop import stream
 #: Hidden vectors that say which errors of item vectors matter: so many for estimates, and so many for codes.
 _FEW, _MANY = 2048, 16384
 
-#: Of a student: epochs, dropout as a share of its teacher's, and the teachers' share in the target: with more of what
-#: came next it learns its training events by heart, wide ones soon (docs/log.md).
-_EPOCHS, _DROPOUT, _TEACHERS = 24, 0.3, 0.9
+#: Of a student: epochs, and dropout as a share of its teacher's.
+_EPOCHS, _DROPOUT = 24, 0.3
+
+#: What a student learns from its teachers: with more of what came next it learns its training events by heart, wide
+#: ones soon, and with more of their items it learns less of the order of the best (docs/log.md).
+_DISTILLATION = DistillationConfig(weight=0.9, top=24)
 
 #: Step size after the items have codes, as a share of that before: what a student knows is not to be unsettled.
 _SLOWER = 0.07
@@ -108,7 +112,7 @@ class Plan:
             encoder = content["model"]["encoder"]
             encoder |= {"blocks": self.blocks} | ({"feed_forward": 1} if "feed_forward" in encoder else {})
         content["training"] |= {
-            "loss": {"kind": "cross-entropy"}, "distillation": {"weight": _TEACHERS}, "r_drop": 0.0,
+            "loss": {"kind": "cross-entropy"}, "distillation": msgspec.to_builtins(_DISTILLATION), "r_drop": 0.0,
             "epochs": _EPOCHS, "patience": _EPOCHS, "decay": "linear",
         }  # fmt: skip
         return recipe_from(content, where=f"student of width {self.width}")
@@ -215,7 +219,7 @@ class Compression:
             ]
             with new_folder(folder) as temporary:
                 teach(
-                    networks, self.dataset, examples, reader, regime, DistillationConfig().top, temporary,
+                    networks, self.dataset, examples, reader, regime, _DISTILLATION.top, temporary,
                     device=self.device, progress=self.observer.teaching,
                 )  # fmt: skip
                 write_atomically(temporary / "teachers.json", who.encode())
