@@ -354,11 +354,14 @@ LossConfig = CrossEntropyConfig | SampledSoftmaxConfig | GbceConfig | BinaryCros
 
 
 class DistillationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Learning from a teacher beside the data (Hinton et al. 2015): what `lsan compress` trains with."""
+    """Learning from a teacher beside the data (Hinton et al. 2015): what `lsan compress` trains with.
 
-    weight: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    With more of what came next a student learns its training events by heart, a wide one soon; with more of the
+    teacher's items it learns less of the order of the best (docs/log.md)."""
+
+    weight: Annotated[float, Meta(gt=0, le=1)] = 0.9
     """Share of the teacher's word in the target; the rest is the item that came next."""
-    top: Annotated[int, Meta(ge=1, le=1024)] = 64
+    top: Annotated[int, Meta(ge=1, le=1024)] = 24
     """The teacher's most probable items that are kept, of each target."""
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,10 +35,6 @@ _FEW, _MANY = 2048, 16384
 
 #: Of a student: epochs, and dropout as a share of its teacher's.
 _EPOCHS, _DROPOUT = 24, 0.3
-
-#: What a student learns from its teachers: with more of what came next it learns its training events by heart, wide
-#: ones soon, and with more of their items it learns less of the order of the best (docs/log.md).
-_DISTILLATION = DistillationConfig(weight=0.9, top=24)
 
 #: Step size after the items have codes, as a share of that before: what a student knows is not to be unsettled.
 _SLOWER = 0.07
@@ -112,7 +107,7 @@ class Plan:
             encoder = content["model"]["encoder"]
             encoder |= {"blocks": self.blocks} | ({"feed_forward": 1} if "feed_forward" in encoder else {})
         content["training"] |= {
-            "loss": {"kind": "cross-entropy"}, "distillation": msgspec.to_builtins(_DISTILLATION), "r_drop": 0.0,
+            "loss": {"kind": "cross-entropy"}, "distillation": {}, "r_drop": 0.0,
             "epochs": _EPOCHS, "patience": _EPOCHS, "decay": "linear",
         }  # fmt: skip
         return recipe_from(content, where=f"student of width {self.width}")
@@ -219,7 +214,7 @@ class Compression:
             ]
             with new_folder(folder) as temporary:
                 teach(
-                    networks, self.dataset, examples, reader, regime, _DISTILLATION.top, temporary,
+                    networks, self.dataset, examples, reader, regime, DistillationConfig().top, temporary,
                     device=self.device, progress=self.observer.teaching,
                 )  # fmt: skip
                 write_atomically(temporary / "teachers.json", who.encode())
