@@ -357,7 +357,7 @@ class DistillationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Learning from a teacher beside the data (Hinton et al. 2015): what `lsan compress` trains with.
 
     With more of what came next a student learns its training events by heart, a wide one soon; with more of the
-    teacher's items it learns less of the order of the best (docs/log.md)."""
+    teacher's items it was worse on Sports and level on Beauty (docs/log.md)."""
 
     weight: Annotated[float, Meta(gt=0, le=1)] = 0.9
     """Share of the teacher's word in the target; the rest is the item that came next."""

@@ -319,8 +319,13 @@ def test_only_runs_with_vectors_of_their_own_are_compressed(
 def test_teachers_must_go_together(teachers: list[Path], corner_shop: Dataset, tmp_path: Path) -> None:
     compression_of(teachers[:1], tmp_path / "out").teaching()
     assert len(compression_of(teachers[:1], tmp_path / "out").teaching().items) == corner_shop.events
-    with pytest.raises(DataError, match="is a compression of other runs: choose another folder"):
+    refusal = "is a compression of other runs, or by another version of lsan: choose another folder"
+    with pytest.raises(DataError, match=refusal):
         compression_of(teachers, tmp_path / "out").teaching()
+    said = tmp_path / "out" / "teaching" / "teachers.json"
+    said.write_text(json.dumps(json.loads(said.read_text()) | {"top": 64}))
+    with pytest.raises(DataError, match=refusal):
+        compression_of(teachers[:1], tmp_path / "out").teaching()
     start_run(corner_shop, recipe_of("causal"), tmp_path / "causal", device=CPU, observer=Observer())
     with pytest.raises(ConfigError, match="need the same regime: causal is not prefix"):
         compression_of([teachers[0], tmp_path / "causal"], tmp_path / "other")

@@ -199,13 +199,16 @@ class Compression:
         """What the teachers say of every training target.
 
         Raises:
-            DataError: when the folder has what others said.
+            DataError: when the folder has what others said, or the same ones asked for more or fewer items.
         """
-        folder = self.folder / "teaching"
-        who = json.dumps([_fingerprint(teacher.network) for teacher in self.teachers])
+        folder, top = self.folder / "teaching", DistillationConfig().top
+        who = json.dumps({"runs": [_fingerprint(teacher.network) for teacher in self.teachers], "top": top})
         if folder.exists():
             if (folder / "teachers.json").read_text() != who:
-                raise DataError(f"{self.folder} is a compression of other runs: choose another folder")
+                raise DataError(
+                    f"{self.folder} is a compression of other runs, or by another version of lsan: "
+                    "choose another folder"
+                )
         else:
             examples, reader, regime = self._examples()
             networks = [
@@ -214,7 +217,7 @@ class Compression:
             ]
             with new_folder(folder) as temporary:
                 teach(
-                    networks, self.dataset, examples, reader, regime, DistillationConfig().top, temporary,
+                    networks, self.dataset, examples, reader, regime, top, temporary,
                     device=self.device, progress=self.observer.teaching,
                 )  # fmt: skip
                 write_atomically(temporary / "teachers.json", who.encode())
