@@ -1,7 +1,7 @@
 """Fixtures that several tests share, and what holds for all tests: one thread, types and shapes checked."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from jaxtyping import install_import_hook
 # Before the first import of lsan: types and tensor shapes of these packages' signatures are checked while tests run.
 install_import_hook(["lsan.models", "lsan.training", "lsan.evaluation"], "type_checker.check")
 
+from faulty_site import Site, serving  # noqa: E402
 from lsan.data.dataset import Dataset, write_dataset  # noqa: E402
 
 hypothesis.settings.register_profile("lsan", deadline=None, derandomize=True)
@@ -135,3 +136,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for file, model in zip(files, models, strict=True):
         file.write_bytes(make_bundle(replace(run_of(model), catalogue=catalogue)).content)
     return files
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A site to fetch from, which misbehaves when it is told to."""
+    monkeypatch.setenv("no_proxy", "*")
+    with serving() as site:
+        yield site
