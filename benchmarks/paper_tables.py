@@ -2,7 +2,8 @@
 
     python benchmarks/paper_tables.py beauty [--only NAME ...] [--seeds 3] [--jobs 1] [--threads 1]
 
-Every model is the preset `paper` with one change, so several days can have a part each. Trains into
+Every model is recipes/paper-DATASET.toml (the preset `paper` with its epochs capped) with one change, so several days
+can have a part each. Trains into
 runs/paper-tables-DATASET/ (what is there is resumed, or used as it is), evaluates each run on the test cases once, and
 keeps it in benchmarks/results/paper-tables-DATASET.json and .ranks.parquet. Learnt codes are those of
 frontier-DATASET.json.
@@ -30,7 +31,7 @@ from kept_runs import KeptRuns
 from lsan.comparison.entries import Entry
 from lsan.comparison.outcomes import Outcome, check_runs, find_outcome
 from lsan.comparison.rows import compare
-from lsan.config import recipe_from, recipe_to
+from lsan.config import load_recipe, recipe_from, recipe_to
 from lsan.data.dataset import Dataset, write_dataset
 from lsan.experiment import Observer
 from lsan.presets import load_preset
@@ -91,7 +92,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     name, folder = arguments.dataset, ROOT / "runs" / f"paper-tables-{arguments.dataset}"
-    dataset, planned = dataset_of(name), [entry_of(model, seed) for seed in range(arguments.seeds) for model in CHANGES]
+    dataset, planned = (
+        dataset_of(name),
+        [entry_of(name, model, seed) for seed in range(arguments.seeds) for model in CHANGES],
+    )
     if arguments.one is not None:
         entry = next(entry for entry in planned if entry.label == arguments.one)
         _find(entry, dataset, folder)
@@ -111,9 +115,9 @@ def main() -> None:
     _write(kept, planned, dataset, path, name)
 
 
-def entry_of(model: str, seed: int) -> Entry:
-    """The preset `paper` with that model's change."""
-    content = recipe_to(load_preset("paper"))
+def entry_of(dataset: str, model: str, seed: int) -> Entry:
+    """The recipe for that dataset with that model's change."""
+    content = recipe_to(load_recipe(ROOT / "recipes" / f"paper-{dataset}.toml"))
     content["model"] |= CHANGES[model]
     return Entry(name=model, recipe=recipe_from(content, where=model).with_seed(seed), baseline=False)
 
