@@ -3,10 +3,9 @@
     python benchmarks/paper_tables.py beauty [--only NAME ...] [--seeds 3] [--jobs 1] [--threads 1]
 
 Every model is recipes/paper-DATASET.toml (the preset `paper` with its epochs capped) with one change, so several days
-can have a part each. Trains into
-runs/paper-tables-DATASET/ (what is there is resumed, or used as it is), evaluates each run on the test cases once, and
-keeps it in benchmarks/results/paper-tables-DATASET.json and .ranks.parquet. Learnt codes are those of
-frontier-DATASET.json.
+can have a part each. Trains into runs/paper-tables-DATASET/ (what is there is resumed, or used as it is), evaluates
+each run on the test cases once, and keeps it in benchmarks/results/paper-tables-DATASET.json and .ranks.parquet. Learnt
+codes are those of frontier-DATASET.json.
 
 Digits are those of three numbers: of the item's index, as in the paper (which leaks held-out events in these files), of
 an index that is shuffled first, and of ours from training co-occurrence.
@@ -92,10 +91,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     name, folder = arguments.dataset, ROOT / "runs" / f"paper-tables-{arguments.dataset}"
-    dataset, planned = (
-        dataset_of(name),
-        [entry_of(name, model, seed) for seed in range(arguments.seeds) for model in CHANGES],
-    )
+    dataset = dataset_of(name)
+    planned = [entry_of(name, model, seed) for seed in range(arguments.seeds) for model in CHANGES]
     if arguments.one is not None:
         entry = next(entry for entry in planned if entry.label == arguments.one)
         _find(entry, dataset, folder)
