@@ -1,6 +1,7 @@
 """A comparison as files: JSON, a Markdown page, two pictures."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lsan.comparison.rows import DECIDER, Comparison, Row
@@ -37,15 +38,22 @@ def _texts(row: Row, comparison: Comparison, *, best: bool) -> tuple[str, ...]:
     )
 
 
-def explanation(comparison: Comparison) -> str:
-    """What the table shows, in one sentence a line."""
+def cases_text(comparison: Comparison) -> str:
+    """What was ranked for whom, a sentence."""
     ranked = {
         "unseen items": "all items but those of the user's own history are ranked",
         "all items": "all items are ranked, those of the user's own history too",
     }[comparison.policy]
     return (
         f"{comparison.cases:,} {comparison.part} cases of {comparison.users:,} users of {comparison.dataset}, "
-        f"{comparison.split.method} split; {ranked}.\n"
+        f"{comparison.split.method} split; {ranked}."
+    )
+
+
+def explanation(comparison: Comparison) -> str:
+    """What the table shows, in one sentence a line."""
+    return (
+        f"{cases_text(comparison)}\n"
         "Accuracy: mean over seeds, [95% bootstrap interval over users]; against the best: difference on the "
         "same cases, and the share of resamples in which the model is the better one.\n"
         "bytes: model.safetensors. recommend: one history to its 10 best items, one CPU thread, median."
@@ -70,15 +78,12 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         if any(point.x is not None for point in points):
             accuracy_picture(points, quantity, DECIDER, folder / name)
             pictures.append(f"![{DECIDER} against {quantity}]({name})")
-    header, rule = _line(COLUMNS), _line(("---",) + ("---:",) * (len(COLUMNS) - 1))
     lines = [
         f"# {comparison.dataset}: {len(comparison.rows)} models",
         "",
         explanation(comparison).replace("\n", "\n\n"),
         "",
-        header,
-        rule,
-        *map(_line, table_rows(comparison)),
+        *markdown_table(COLUMNS, table_rows(comparison)),
         *(line for picture in pictures for line in ("", picture)),
     ]
     write_atomically(folder / "comparison.md", ("\n".join(lines) + "\n").encode())
@@ -89,5 +94,7 @@ def _point(row: Row, comparison: Comparison, x: float | None) -> Point:
     return Point(name=row.name, x=x, y=figure.mean, low=figure.low, high=figure.high)
 
 
-def _line(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table; all but the first column are aligned to the right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
