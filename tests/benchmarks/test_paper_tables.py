@@ -4,11 +4,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+from lsan.comparison.entries import Entry
+from lsan.comparison.outcomes import Costs, Outcome
 from lsan.config import BsaRecConfig, ComposedTableConfig
 from lsan.presets import load_preset
-from paper_tables import CHANGES, TABLE_3, TABLE_4, entry_of, learnt_codes, table_3, table_4
+from paper_tables import CHANGES, TABLE_3, TABLE_4, differences, entry_of, learnt_codes, table_3, table_4
 
 
 def row(figure: float) -> dict[str, Any]:
@@ -37,12 +41,27 @@ def test_what_is_not_there_yet_is_none() -> None:
     ours = {"seeds": 2, "bytes": 100, "unseen items": [0.05, 0.04, 0.06], "all items": [0.05, 0.04, 0.06]}
     assert second == {"rate": 2, "paper": 0.0515, "co-occurrence": ours, "shuffled": None, "index": None}
     assert third["index"]["unseen items"][0] == 0.04
-    ablation = {line["model"]: line for line in table_4(TABLE_4["beauty"], rows)}
-    assert ablation["LSAN"] == {"model": "LSAN", "paper": 0.051, "ours": ours}
+    ablation = {line["model"]: line for line in table_4(TABLE_4["beauty"], rows, {"no-context": [-0.02, -0.03, -0.01]})}
+    assert ablation["LSAN"] == {"model": "LSAN", "paper": 0.051, "ours": ours, "less LSAN": None}
     assert ablation["without dynamic composition"]["ours"]["unseen items"][0] == 0.03
     assert ablation["BSARec's encoder, filter alone"] == {
-        "model": "BSARec's encoder, filter alone", "paper": None, "ours": None
+        "model": "BSARec's encoder, filter alone", "paper": None, "ours": None, "less LSAN": None
     }  # fmt: skip
+    assert ablation["without dynamic composition"]["less LSAN"] == [-0.02, -0.03, -0.01]
+
+
+def test_differences_are_of_means_over_seeds_on_the_same_cases() -> None:
+    def outcome(model: str, rank: float) -> Outcome:
+        entry = Entry(name=model, recipe=load_preset("paper"), baseline=False)
+        costs = Costs(parameters=1, bytes=1, training_seconds=1, recommendation_microseconds=1)
+        ranks = np.full(40, rank)
+        return Outcome(
+            entry=entry, costs=costs, figures={}, users=np.arange(40), ranks={"unseen items": ranks, "all items": ranks}
+        )
+
+    outcomes = [outcome("whole", 1.0), outcome("part", 3.0), outcome("part", 7.0)]  # nDCG 1, 1/2, 1/3
+    assert differences(outcomes, "whole") == {"part": [-0.5833, -0.5833, -0.5833]}
+    assert differences(outcomes[1:], "whole") == {}
 
 
 def test_learnt_codes_beside_the_dense_model() -> None:

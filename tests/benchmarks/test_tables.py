@@ -30,12 +30,13 @@ def test_the_papers_figures_stand_beside_ours() -> None:
     rows = {"co-occurrence-2": ROW, "index-5": ROW}
     content = {
         "table 3, nDCG@20": table_3(TABLE_3["beauty"], rows),
-        "table 4, nDCG@20": table_4(TABLE_4["beauty"], rows),
+        "table 4, nDCG@20": table_4(TABLE_4["beauty"], rows, {"no-context": [-0.002, -0.003, -0.001]}),
     }
     lines = list(paper_tables(content))
     ours = "0.0500 [0.0400, 0.0600] (0.0450), 2 seeds"
     assert "| 1 (paper: SASRec) | 0.0372 | - | - | - |" in lines
     assert f"| 2 | 0.0515 | {ours} | - | - |" in lines
     assert f"| 5 | 0.0178 | - | - | {ours} |" in lines
-    assert f"| LSAN | 0.051 | {ours} |" in lines
-    assert "| BSARec's encoder instead | - | - |" in lines
+    assert f"| LSAN | 0.051 | {ours} | - |" in lines
+    assert "| without dynamic composition | 0.038 | - | -0.0020 [-0.0030, -0.0010] |" in lines
+    assert "| BSARec's encoder instead | - | - | - |" in lines
