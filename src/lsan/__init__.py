@@ -1,6 +1,7 @@
 """lsan: next-item recommendation that fits on a phone."""
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ __all__ = [
     "load_recipe",
     "prepare_dataset",
 ]
+
+# PyTorch's threads wait for each other hundreds of times a step. GNU OpenMP reads when it is loaded how often a waiting
+# thread looks before it sleeps: by default 300,000 times. Where another process is busy on one of the cores, the thread
+# that is waited for then hardly gets to run, and a step takes up to 50 times as long (docs/log.md, fifteenth session).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 _HOME = {
     "lsan.config": ("Recipe", "load_recipe"),
