@@ -69,7 +69,9 @@ def paper_tables(content: dict[str, Any]) -> Iterator[str]:
     yield ""
     full, *compressed = content["table 3, nDCG@20"]
     sasrec = full["paper's SASRec"]
+    warm = _figure(full["first vectors from co-occurrence"])
     rows = [["1 (paper: SASRec)", f"{sasrec:.4f}", _figure(full["full table"]), "-", "-"]]
+    rows.append(["1, first vectors from co-occurrence", "-", warm, "-", "-"])
     for row in compressed:
         ours = [_figure(row[digits_of]) for digits_of in ("co-occurrence", "shuffled", "index")]
         rows.append([str(row["rate"]), f"{row['paper']:.4f}", *ours])
