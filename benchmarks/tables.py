@@ -96,7 +96,8 @@ def _figure(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return "-"
     (mean, low, high), (also, *_) = figure["unseen items"], figure["all items"]
-    return f"{mean:.4f} [{low:.4f}, {high:.4f}] ({also:.4f}), {figure['seeds']} seeds"
+    seeds = f"{figure['seeds']} seed{'' if figure['seeds'] == 1 else 's'}"
+    return f"{mean:.4f} [{low:.4f}, {high:.4f}] ({also:.4f}), {seeds}"
 
 
 #: Title and lines of the files whose names begin so.
