@@ -82,6 +82,7 @@ def test_it_equals_explicit_softmaxes(
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(losses._BLOCK, ("cpu", False), 2 * pairs_in_block * items)
         patch.setattr(losses, "_POSITIONS", 1)
+        patch.setattr(losses, "_MULTIPLE", 1)
         loss = full_cross_entropy(hidden, output, targets, r_drop=weight)
         values = with_gradients(loss, hidden, output)
     expected = with_gradients(explicit(hidden, output, targets, weight), hidden, output)

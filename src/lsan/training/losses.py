@@ -1,5 +1,6 @@
 """What training minimises: exact cross-entropy over the whole catalogue, or a loss over sampled negatives."""
 
+import math
 import platform
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,13 +23,14 @@ Loss = Callable[[Tensor, OutputFactors, Tensor], Tensor]
 #: Numbers in a block of scores, by device and whether they are bfloat16. Measured on the CPU; enough to fill CUDA.
 _BLOCK = {
     ("cpu", False): 1_600_000,
-    ("cpu", True): 3_000_000,
+    ("cpu", True): 4_000_000,
     ("cuda", False): 64_000_000,
     ("cuda", True): 64_000_000,
 }
 
-#: A block has at least 64 positions, or else its products are slow, unless these are more numbers than 512 MiB hold.
-_POSITIONS, _LIMIT = 64, 2**27
+#: A block has at least 64 positions, and of each pass a multiple of 32, or else its products are slow, unless these are
+#: more numbers than 512 MiB hold.
+_POSITIONS, _MULTIPLE, _LIMIT = 64, 32, 2**27
 
 #: With biases in (-60, 0] and every position's sum of exponentials in exp(-60) .. exp(60), which is 10**26, no product
 #: or quotient of them that counts leaves the range of float32 and bfloat16, 10**-38 .. 10**38.
@@ -127,13 +129,13 @@ def _blocked(
     factor = torch.ones_like(bias) if shifted else bias.exp()
     factors = factor.to(dtype)[None]  # [1, items]
     left = weight.to(dtype).unflatten(0, (slices, -1))  # [slices, rows of one, part]
-    right = (weight * factor[:, None] if codes is None else weight).to(dtype).unflatten(0, (slices, -1)).mT.contiguous()
+    right = (weight * factor[:, None] if codes is None else weight).to(dtype).unflatten(0, (slices, -1))
+    right = torch.stack([rows_of_one.T.contiguous() for rows_of_one in right])  # slow in three dimensions
 
     total, in_reach = hidden.new_zeros((), dtype=torch.float64), bias.amin() >= -_REACH
     grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
     grad_bias, grad_own = torch.zeros_like(bias), torch.empty_like(own)
-    numbers = _BLOCK[hidden.device.type, dtype == torch.bfloat16] // times
-    step = max(numbers // items, min(_POSITIONS, _LIMIT // items) // times, 1)
+    step = _positions_at_once(positions, times * items, _BLOCK[hidden.device.type, dtype == torch.bfloat16], times)
     scratch = left.new_empty(rows * times * min(step, positions))
     product = None if dtype == weight.dtype else torch.empty_like(left)
     starts = torch.arange(0, positions, step, device=hidden.device)
@@ -177,6 +179,14 @@ def _blocked(
         grad_weight *= factor[:, None]
     gradients = grad_hidden.flatten(0, 1), grad_weight, grad_bias, grad_own.flatten()
     return (total / own.numel()).to(hidden.dtype), in_reach, *gradients
+
+
+def _positions_at_once(positions: int, scores: int, numbers: int, times: int) -> int:
+    """How many positions a block has, each of so many scores: about as many as give so many numbers, in blocks of about
+    the same size."""
+    blocks = math.ceil(positions / max(numbers // scores, _POSITIONS // times, 1))
+    step = math.ceil(positions / blocks / _MULTIPLE) * _MULTIPLE
+    return max(min(step, _LIMIT // scores), 1)
 
 
 _cross_entropy: Callable[..., Tensor] = _CrossEntropy.apply
