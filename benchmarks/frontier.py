@@ -4,8 +4,9 @@
 
 Teachers are finished runs with full item tables on that dataset, such as those in runs/accuracy-DATASET/runs/; the
 first of them is the dense model to compare with (`before`), and its seed is that of all that is trained. So other
-seeds come from other teachers, a first one of that seed. Trains into runs/frontier-DATASET/seed-SEED/ (what is there is
-used), evaluates each model on the test cases once, and keeps it in benchmarks/results/frontier-DATASET.json and
+seeds come from other teachers, a first one of that seed. It replaces a `before` that is kept from another run of that
+seed, of another machine for example. Trains into runs/frontier-DATASET/seed-SEED/ (what is there is used), evaluates
+each model on the test cases once, and keeps it in benchmarks/results/frontier-DATASET.json and
 .ranks.parquet, with a picture. Bytes are those of the exported file without ids, titles and categories.
 """
 
@@ -32,7 +33,7 @@ from lsan.pictures import Point, accuracy_picture
 from lsan.runs import load_run
 from provenance import ROOT, provenance
 
-_CPU = torch.device("cpu")
+_CPU, _VALIDATION = torch.device("cpu"), "validation nDCG@10"
 
 #: Of the students: a second block brings little where histories are short (docs/log.md).
 SHAPES = {"beauty": Plan(width=64, blocks=1), "sports": Plan(width=64, blocks=1), "ml-1m": Plan(width=96)}
@@ -90,7 +91,10 @@ def main() -> None:
     made = {"teachers": [teacher.name for teacher in arguments.teachers], **provenance()}
     recipes = _recipes(shape, compression.recipe, repeats=repeats)
     for name in names:
-        if name not in (arguments.only or [name]) + ["before"] or kept.outcomes([_entry(name, recipes, seed)]):
+        if name not in (arguments.only or [name]) + ["before"]:
+            continue
+        known = kept.outcomes([entry := _entry(name, recipes, seed)]).get(entry.label)
+        if known and not (name == "before" and known.figures[_VALIDATION] != teachers[0].header.progress[_VALIDATION]):
             continue
         if name == "before":
             run = arguments.teachers[0]
@@ -100,7 +104,7 @@ def main() -> None:
             run = compression.run(planned[name])
         else:
             run = compression.train(_other(shape, compression.recipe, name), compression.folder / name)
-        outcome = _evaluated(_entry(name, recipes, seed), run, dataset)
+        outcome = _evaluated(entry, run, dataset)
         kept.add(outcome, made)
         row = next(row for row in _write(kept, recipes, dataset, path).rows if row.name == name)
         print(f"{outcome.entry.label}: {row.costs.bytes:,} bytes, {DECIDER} of {len(row.seeds)} seeds "
@@ -143,7 +147,7 @@ def _evaluated(entry: Entry, folder: Path, dataset: Dataset) -> Outcome:
     return Outcome(
         entry=entry,
         costs=costs,
-        figures={"validation nDCG@10": run.header.progress["validation nDCG@10"], **report.to_json()},
+        figures={_VALIDATION: run.header.progress[_VALIDATION], **report.to_json()},
         users=report.users,
         ranks={"unseen items": report.unseen_items.ranks, "all items": report.all_items.ranks},
     )
