@@ -50,7 +50,7 @@ def plans(shape: Plan) -> dict[str, Plan]:
     found = [
         *(replace(plan, table_bits=bits, weights=4) for plan in students(shape).values() for bits in (8, 4)),
         *(replace(shape, tables=tables) for tables in (4, 8, 16, 24, 32) if shape.width % tables == 0),
-        *(replace(shape, tables=16, paired=paired) for paired in (0.5, 0.8)),
+        *(replace(shape, tables=16, paired=paired) for paired in (0.4, 0.5, 0.8)),
         *(replace(shape, tables=32, paired=paired) for paired in (0.5, 0.79, 0.87)),
         *(replace(shape, codes="additive", tables=tables) for tables in (2, 4, 8, 12)),
         *(replace(shape, codes="quantiles", tables=tables) for tables in (4, 8, 16, 32)),
