@@ -162,12 +162,29 @@ def _write(kept: KeptRuns, recipes: dict[str, Recipe], dataset: Dataset, path: P
     ]
     comparison = compare(list(kept.outcomes(entries).values()), dataset, "test")
     kept.write(comparison)
+    _draw(comparison, path.with_suffix(".png"))
+    return comparison
+
+
+def _draw(comparison: Comparison, path: Path) -> None:
     points = []
     for row in comparison.rows:
-        figure = row.accuracy[comparison.policy][DECIDER]
-        points.append(Point(name=row.name, x=row.costs.bytes, y=figure.mean, low=figure.low, high=figure.high))
-    accuracy_picture(points, "bytes of the model file", f"test {DECIDER}", path.with_suffix(".png"))
-    return comparison
+        figure, series = row.accuracy[comparison.policy][DECIDER], _series(row.name)
+        points.append(
+            Point(name=row.name, x=row.costs.bytes, y=figure.mean, low=figure.low, high=figure.high, series=series)
+        )
+    accuracy_picture(points, "bytes of the model file", f"test {DECIDER}", path)
+
+
+def _series(name: str) -> str:
+    """What models the picture joins by a line."""
+    kinds = {
+        "full-int8": "vectors of 8 bits", "full-int4": "vectors of 4 bits", "full": "vectors of 32 bits",
+        "paired": "product codes, some in pairs", "product": "product codes", "additive": "residual codes",
+        "quantiles": "codes of quantiles (RecJPQ)", "random": "random codes",
+        "hashed": "hashed", "digits": "digits of the index",
+    }  # fmt: skip
+    return next((series for kind, series in kinds.items() if kind in name), "")
 
 
 if __name__ == "__main__":

@@ -314,8 +314,11 @@ class TestReport:
         several: list[list[float | None]] = [[1.0, 1e6, 2.0, None, None], [0.0, 3.0], [5.0]]
         for number, costs in enumerate(several):
             points = [
-                Point(name=f"model {place}", x=x, y=0.1 * place, low=0.1 * place - 0.01, high=0.1 * place + 0.02)
+                Point(
+                    name=f"model {place}", x=x, y=0.1 * place, low=0.1 * place - 0.01, high=0.1 * place + 0.02,
+                    series="some" if number == 0 and place < 2 else "",
+                )
                 for place, x in enumerate(costs)
-            ]
+            ]  # fmt: skip
             accuracy_picture(points, "bytes", "nDCG@10", tmp_path / f"{number}.png")
             assert (tmp_path / f"{number}.png").read_bytes().startswith(PNG)

@@ -98,6 +98,10 @@ def trials_picture(
     _write(picture, path)
 
 
+#: Of series in a picture.
+_MARKERS = "os^vDPX*<>"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """A model in a picture of accuracy against what models take."""
@@ -112,6 +116,8 @@ class Point:
     """Lower end of the interval."""
     high: float
     """Upper end."""
+    series: str = ""
+    """What the legend says of it and of those that a line joins it to; empty: it stands alone, its name beside it."""
 
 
 def accuracy_picture(points: Sequence[Point], quantity: str, metric: str, path: Path) -> None:
@@ -130,9 +136,14 @@ def accuracy_picture(points: Sequence[Point], quantity: str, metric: str, path: 
         axes.set_xscale("log")
     else:
         axes.xaxis.set_major_formatter(EngFormatter())
-    for x, point in placed:
-        interval = [[point.y - point.low], [point.high - point.y]]
-        axes.errorbar([x], [point.y], yerr=interval, fmt="o", markersize=5, capsize=3, color="#1f5fa8")
+    alone = {"fmt": "o", "color": "#1f5fa8"}
+    for number, series in enumerate(sorted({point.series for _, point in placed})):
+        style = {"fmt": f"{_MARKERS[number % len(_MARKERS)]}-", "linewidth": 1, "label": series} if series else alone
+        joined = sorted(((x, point) for x, point in placed if point.series == series), key=lambda one: one[0])
+        for group in [joined] if series else [[one] for one in joined]:
+            y = [point.y for _, point in group]
+            interval = [[point.y - point.low for _, point in group], [point.high - point.y for _, point in group]]
+            axes.errorbar([x for x, _ in group], y, yerr=interval, markersize=5, capsize=3, **style)
     for point in points:
         if point.x is None:
             axes.axhline(point.y, color="#7a7a7a", linestyle="--", linewidth=0.8)
@@ -146,8 +157,10 @@ def accuracy_picture(points: Sequence[Point], quantity: str, metric: str, path: 
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+    if any(point.series for _, point in placed):
+        axes.legend(loc="lower right", fontsize=8, frameon=False)
     figure.draw_without_rendering()  # fixes the scales
-    _label(axes, {point.name: (x, point.y) for x, point in placed})
+    _label(axes, {point.name: (x, point.y) for x, point in placed if not point.series})
     _write(figure, path)
 
 
