@@ -93,8 +93,9 @@ def main() -> None:
     for name in names:
         if name not in (arguments.only or [name]) + ["before"]:
             continue
-        known = kept.outcomes([entry := _entry(name, recipes, seed)]).get(entry.label)
-        if known and not (name == "before" and known.figures[_VALIDATION] != teachers[0].header.progress[_VALIDATION]):
+        entry = _entry(name, recipes, seed)
+        known = kept.outcomes([entry]).get(entry.label)
+        if known and (name != "before" or known.figures[_VALIDATION] == teachers[0].header.progress[_VALIDATION]):
             continue
         if name == "before":
             run = arguments.teachers[0]

@@ -1,6 +1,7 @@
 """Pictures of results, as PNG."""
 
 import io
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,14 +137,12 @@ def accuracy_picture(points: Sequence[Point], quantity: str, metric: str, path: 
         axes.set_xscale("log")
     else:
         axes.xaxis.set_major_formatter(EngFormatter())
-    alone = {"fmt": "o", "color": "#1f5fa8"}
-    for number, series in enumerate(sorted({point.series for _, point in placed})):
-        style = {"fmt": f"{_MARKERS[number % len(_MARKERS)]}-", "linewidth": 1, "label": series} if series else alone
-        joined = sorted(((x, point) for x, point in placed if point.series == series), key=lambda one: one[0])
-        for group in [joined] if series else [[one] for one in joined]:
-            y = [point.y for _, point in group]
-            interval = [[point.y - point.low for _, point in group], [point.high - point.y for _, point in group]]
-            axes.errorbar([x for x, _ in group], y, yerr=interval, markersize=5, capsize=3, **style)
+    for x, point in placed:
+        if not point.series:
+            _draw_group(axes, [(x, point)], fmt="o", color="#1f5fa8")
+    names = sorted({point.series for _, point in placed if point.series})
+    for name, marker in zip(names, itertools.cycle(_MARKERS), strict=False):
+        _draw_group(axes, [(x, point) for x, point in placed if point.series == name], fmt=f"{marker}-", label=name)
     for point in points:
         if point.x is None:
             axes.axhline(point.y, color="#7a7a7a", linestyle="--", linewidth=0.8)
@@ -157,11 +156,21 @@ def accuracy_picture(points: Sequence[Point], quantity: str, metric: str, path: 
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if any(point.series for _, point in placed):
+    if names:
         axes.legend(loc="lower right", fontsize=8, frameon=False)
     figure.draw_without_rendering()  # fixes the scales
     _label(axes, {point.name: (x, point.y) for x, point in placed if not point.series})
     _write(figure, path)
+
+
+def _draw_group(axes: "Axes", group: Sequence[tuple[float, Point]], **style: Any) -> None:
+    """Points with their intervals, from left to right."""
+    group = sorted(group, key=lambda placed: placed[0])
+    y = [point.y for _, point in group]
+    interval = [[point.y - point.low for _, point in group], [point.high - point.y for _, point in group]]
+    axes.errorbar(
+        [x for x, _ in group], y, yerr=interval, markersize=5, capsize=3, linewidth=1, elinewidth=1.5, **style
+    )
 
 
 def _label(axes: "Axes", places: Mapping[str, tuple[float, float]]) -> None:
