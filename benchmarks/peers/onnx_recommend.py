@@ -1,6 +1,6 @@
 """Times a model that `lsan export --to onnx` wrote in onnxruntime, from raw ids to titles; runtime.py starts it.
 
---data holds model.onnx, model.items.jsonl and histories.json (lists of raw ids).
+--data holds model.onnx, model.onnx.items.jsonl and histories.json (lists of raw ids).
 """
 
 import argparse
@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     folder = parser.parse_args().data
-    items = [json.loads(line) for line in (folder / "model.items.jsonl").read_bytes().splitlines()]
+    items = [json.loads(line) for line in (folder / "model.onnx.items.jsonl").read_bytes().splitlines()]
     number_of = {item["id"]: number for number, item in enumerate(items, start=1)}
     titles = ["", *(item["title"] for item in items)]
     histories = json.loads((folder / "histories.json").read_text())

@@ -17,7 +17,7 @@ from lsan.config import ModelConfig, QuantisationConfig, Recipe, TrainingConfig
 from lsan.data.dataset import Dataset
 from lsan.errors import BundleError, ConfigError
 from lsan.experiment import Observer, start_run
-from lsan.export.bundle import TOLERANCES, Bundle, make_bundle
+from lsan.export.bundle import TOLERANCES, Bundle, bundle_bytes, make_bundle
 from lsan.export.export import export_bundle
 from lsan.runs import Run, load_run, write_run
 from lsan.runtime import Recommender
@@ -123,6 +123,21 @@ def test_the_commands(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     for command in ("verify", "inspect"):
         assert main([command, str(tmp_path / "cut.lsan")]) == 2
         assert "cut.lsan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;owned\x07", "\ud800"])
+def test_what_a_file_says_does_not_steer_the_terminal(
+    text: str, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = BundleFile.parse(make_bundle(load_run(small_run, device=CPU)).content)
+    table = {**file.manifest["table"], "kind": "codes", "rows": [text]}
+    path = tmp_path / "model.lsan"
+    path.write_bytes(bundle_bytes({**file.tensors}, {**file.manifest, "table": table}))
+    assert main(["inspect", str(path)]) == 0
+    assert capsys.readouterr().out.count("\N{REPLACEMENT CHARACTER}") == sum(not c.isprintable() for c in text)
+    path.write_bytes(bundle_bytes({**file.tensors}, {**file.manifest, "table": {"kind": "codes", "weight": text}}))
+    assert main(["verify", str(path)]) == 2
+    assert text not in capsys.readouterr().err
 
 
 def test_verify_finds_another_answer(small_run: Path) -> None:

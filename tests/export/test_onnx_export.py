@@ -55,7 +55,7 @@ def test_a_run_and_its_bundle_give_the_same_model(small_run: Path, tmp_path: Pat
     assert models[0].graph == models[1].graph
 
     assert_measured(exported, small_run)
-    sizes = [path.stat().st_size for path in (tmp_path / "run.onnx", tmp_path / "run.items.jsonl")]
+    sizes = [path.stat().st_size for path in (tmp_path / "run.onnx", tmp_path / "run.onnx.items.jsonl")]
     assert sum(exported.parts.values()) == sum(sizes)
 
 
@@ -90,8 +90,8 @@ def test_the_model_says_what_it_is(small_run: Path, tmp_path: Path) -> None:
         "float16",
         "60",
     )
-    assert facts["items_file"] == "model.items.jsonl"
-    assert facts["items_sha256"] == hashlib.sha256((tmp_path / "model.items.jsonl").read_bytes()).hexdigest()
+    assert facts["items_file"] == "model.onnx.items.jsonl"
+    assert facts["items_sha256"] == hashlib.sha256((tmp_path / "model.onnx.items.jsonl").read_bytes()).hexdigest()
     assert json.loads(facts["provenance"])["dataset"]["items"] == 60
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     shapes = {one.name: [axis.dim_param for axis in one.type.tensor_type.shape.dim] for one in model.graph.input}
@@ -231,6 +231,19 @@ def test_the_command(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     for words, flags in refused.items():
         assert main(["export", *flags]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_bundle_that_cannot_be_checked_is_refused(small_run: Path, tmp_path: Path) -> None:
+    export_bundle(small_run, tmp_path / "model.lsan")
+    file = BundleFile.parse((tmp_path / "model.lsan").read_bytes())
+    unchecked = {name: tensor for name, tensor in file.tensors.items() if not name.startswith("check.")}
+    (tmp_path / "model.lsan").write_bytes(bundle_bytes(unchecked, {**file.manifest}))
+    with pytest.raises(BundleError, match=r"no tensor 'check\.items'"):
+        export_onnx(tmp_path / "model.lsan", tmp_path / "model.onnx")
+
+
+def test_models_for_several_engines_keep_their_own_items(tmp_path: Path) -> None:
+    assert items_path(tmp_path / "model.onnx") != items_path(tmp_path / "model.pte")
 
 
 def dataset_of(run: Path) -> str:

@@ -9,9 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from shops import HERE, KINDS, run_of, shop_of
 
+from lsan.export.bundle import bundle_bytes
+from lsan.models.quantisation import pack_bits
+from lsan.runtime.file import BundleFile
 from needs import need, need_command
 
 ROOT = HERE.parents[1]
@@ -19,7 +23,7 @@ MODULE = ROOT / "src" / "lsan" / "javascript"
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from fuzz_bundles import MODELS, bundle_of, mutated  # noqa: E402
+from fuzz_bundles import ITEMS, MODELS, bundle_of, mutated  # noqa: E402
 
 
 def run(*command: str, **variables: str) -> str:
@@ -65,6 +69,15 @@ def test_mutated_files_are_refused_or_harmless(tmp_path: Path) -> None:
         (tmp_path / f"{number}.lsan").write_bytes(mutated(generator.choice(whole), generator))
     refused = int(run(need_command("node", "nodejs"), str(HERE / "hostile.mjs"), str(tmp_path)))
     assert 100 < refused < 400
+
+
+def test_categories_that_have_no_names_are_refused(tmp_path: Path) -> None:
+    with torch.no_grad():
+        file = BundleFile.parse(bundle_of(MODELS[0], 0))
+    tensors = {**file.tensors, "categories": pack_bits(np.zeros(ITEMS, dtype=np.int64), 31)}
+    content = bundle_bytes(tensors, {**file.manifest, "categories": 2**31 - 3})
+    (tmp_path / "file.lsan").write_bytes(content)
+    assert run(need_command("node", "nodejs"), str(HERE / "hostile.mjs"), str(tmp_path)) == "1\n"
 
 
 def test_types() -> None:

@@ -101,6 +101,24 @@ DAMAGES: dict[str, tuple[Any, Any, str]] = {
         ]),
         "columns",
     ),
+    "attention of many heads": (
+        None,
+        lambda m: m["program"].extend([
+            {"op": "window", "in": [0], "length": 5000},
+            {"op": "concat", "in": [len(m["program"])] * 4},
+            {"op": "attention", "in": [len(m["program"]) + 1] * 3, "heads": 4, "causal": False, "scale": 1.0},
+        ]),
+        "attention of 100000000 numbers",
+    ),
+    "a program of many matrices": (
+        None,
+        lambda m: m["program"].extend([{"op": "window", "in": [0], "length": 60_000}] * 1000),
+        "the program makes",
+    ),
+    "places of nothing": (
+        None, lambda m: m["program"][0].update(op="rows", table="table.weight", index="position", of=0),
+        "'of' is not what is read",
+    ),
     "a huge factor": (
         None, lambda m: next(o for o in m["program"] if o["op"] == "attention").update(scale=10**400),
         "expected a number",

@@ -135,6 +135,17 @@ def test_other_protocols_are_passed_over(served: Served, protocol: str) -> None:
     assert answer.status == 200
 
 
+def test_other_protocols_are_passed_over_wherever_the_head_is_cut(served: Served) -> None:
+    head = HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n" + LENGTH
+    name = head.index(b"\r\nUpgrade:")
+    for cut in [*range(name, name + 11), len(head) - 3, len(head) - 1]:
+        with served.connect() as connection:
+            for piece in (head[:cut], head[cut:] + ASKED[:4], ASKED[4:]):
+                connection.sendall(piece)
+                time.sleep(0.02)  # so that it comes alone
+            assert connection.recv(12) == b"HTTP/1.1 200", head[:cut]
+
+
 def test_several_requests_at_once_on_one_connection(locked: Served) -> None:
     request = HEAD + f"X-API-Key: {KEYS[0]}\r\n".encode() + LENGTH + ASKED
     with locked.connect() as connection:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from served import Served, await_that, serving, workers_of
 
-from lsan.errors import BundleError
+from lsan.errors import BundleError, DataError
 from lsan.files import write_atomically
 from lsan.serving.model import version_of
 from lsan.serving.watch import Watch
@@ -119,6 +119,24 @@ def test_watch(file: Path, contents: list[bytes], tmp_path: Path) -> None:
     file.rmdir()
     file.write_bytes(contents[1])
     found = watch.check()
+    assert found is not None
+    assert found.version == version_of(contents[1])
+    assert not watch.refused
+
+
+def test_a_model_that_could_not_be_kept_is_read_again(file: Path, contents: list[bytes], tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    watch = Watch(file, keep=folder / "kept")
+    watch.first()
+    (folder / "kept").unlink()
+    folder.rmdir()
+    file.write_bytes(contents[1])
+    with pytest.raises(DataError):
+        watch.check()
+    assert watch.refused
+    folder.mkdir()
+    found = watch.check(again=True)
     assert found is not None
     assert found.version == version_of(contents[1])
     assert not watch.refused

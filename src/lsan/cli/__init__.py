@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _module(parsed.command).run(parsed)
     except LsanError as error:
-        print(f"lsan: error: {' '.join(str(error).split())}", file=sys.stderr)
+        from lsan.cli.terminal import readable  # takes a tenth of a second to import
+
+        print(f"lsan: error: {readable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output went away, as in `lsan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

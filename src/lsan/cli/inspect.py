@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         f"{manifest['items']:,} items of width {manifest['width']}, histories of up to {manifest['history']} events, "
         f"{len(manifest['program'])} operations, {'times are read' if manifest['timed'] else 'no times are read'}"
     )
-    out.print(f"numbers: {f'{bits} bits' if bits else 'floats'}; items are {_table(manifest['table'])}")
+    out.print(f"numbers: {f'{bits} bits' if bits else 'floats'}; items are {readable(_table(manifest['table']))}")
     provenance = manifest.get("provenance", {})
     for name, entry in provenance.items() if isinstance(provenance, dict) else ():
         out.print(readable(f"{name}: {json.dumps(entry, ensure_ascii=False)}"))

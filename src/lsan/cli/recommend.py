@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     if at is not None and not timed:
         print("note: this model does not read times; --at changes nothing", file=sys.stderr)
     if args.json:
-        print(json.dumps(_as_json(answer), ensure_ascii=False, indent=1))
+        print(json.dumps(_as_json(answer), indent=1))
         return
     if answer.unknown_ids:
         print(f"note: skipped unknown ids: {', '.join(map(str, answer.unknown_ids))}", file=sys.stderr)

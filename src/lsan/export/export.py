@@ -100,5 +100,6 @@ def load_with_cases(folder: Path, dataset: Dataset | None) -> tuple[Run, tuple[D
 
 
 def items_path(out: Path) -> Path:
-    """The file of the items beside a model of another engine: `model.items.jsonl` beside `model.onnx`."""
-    return out.with_suffix(".items.jsonl")
+    """The file of the items beside a model of another engine: `model.onnx.items.jsonl` beside `model.onnx`. Each model
+    has its own, since they do not have the items in the same order."""
+    return out.with_name(f"{out.name}.items.jsonl")

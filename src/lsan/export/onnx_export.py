@@ -20,6 +20,7 @@ from lsan.export.verify import compare_histories, evaluate_file, microseconds, s
 from lsan.files import write_atomically
 from lsan.runtime.engine import make_engine
 from lsan.runtime.file import PARTS, VOCABULARY, BundleFile, parse_bundle, read_bytes
+from lsan.runtime.verify import verify_vectors
 from lsan.runtime.vocabulary import Vocabulary
 
 
@@ -54,6 +55,8 @@ def export_onnx(
         bundle = make_bundle(run, metrics=run.header.progress)
         content, order = bundle.content, bundle.order
     file = parse_bundle(content, str(source))
+    engine = make_engine(content, file)
+    verify_vectors(file, engine)
     made = make_onnx(file, answer=answer, precision=precision)
     onnx.checker.check_model(made.model)
     onnx.helper.set_model_props(
@@ -65,7 +68,7 @@ def export_onnx(
     tolerance = max(
         TOLERANCES[precision], file.manifest["tolerance"]
     )  # of a bundle in whole numbers, which ONNX is not
-    difference = verify_model(scorer, file, make_engine(content, file), tolerance)
+    difference = verify_model(scorer, file, engine, tolerance)
     agreement = report = latency = None
     written = made.model.SerializeToString(deterministic=True)
     if run is not None and cases is not None:

@@ -171,7 +171,8 @@ class Vocabulary {
     }
     if (bundle.has("titles.bytes")) this.#titleAt = bundle.texts("titles", items);
     if (categories) {
-      this.categories = Array.from({ length: categories }, (_, place) => place).map(bundle.texts("category_names", categories));
+      const nameAt = bundle.texts("category_names", categories); // so many only where the file has their names
+      this.categories = Array.from({ length: categories }, (_, place) => nameAt(place));
       this.#categoryAt = bundle.packed("categories", bitsOf(categories), items);
     }
   }

@@ -10,8 +10,8 @@ from lsan.errors import BundleError
 from lsan.runtime.file import Array, BundleFile, FloatArray, IntArray, expect, whole
 from lsan.runtime.item_table import ItemTable
 
-#: Largest matrix of a program, in numbers.
-_LARGEST = 2**26
+#: Largest matrix of a program, and all that it makes for one history, in numbers.
+_LARGEST, _ALL = 2**26, 2**28
 
 _OPERATIONS = 1024
 _COLUMNS = 65_536
@@ -53,8 +53,12 @@ class Program:
         self._operations: list[_Operation] = []
         operations = file.manifest["program"]
         expect(1 <= len(operations) <= _OPERATIONS, f"a program of {len(operations)} operations")
+        numbers = 0
         for number, entry in enumerate(operations):
-            self._operations.append(self._operation(number, entry))
+            made = self._operation(number, entry)
+            self._operations.append(made)
+            numbers += self.most_rows(made) * made.columns
+        expect(numbers <= _ALL, f"the program makes {numbers} numbers, more than {_ALL}")
         expect(self._operations[-1].rows == 1, "the last operation gives more than one row")
 
     def _operation(self, number: int, entry: Any) -> _Operation:
@@ -71,9 +75,14 @@ class Program:
         except BundleError as error:
             raise BundleError(f"{where} ({kind}): {error}") from error
         expect(1 <= columns <= _COLUMNS, f"{where} ({kind}): {columns} columns")
-        most = rows if isinstance(rows, int) else self.history
+        made = _Operation(read=read, run=run, rows=rows, columns=columns)
+        most = self.most_rows(made)
         expect(most >= 1 and most * columns <= _LARGEST, f"{where} ({kind}): {most} x {columns} numbers")
-        return _Operation(read=read, run=run, rows=rows, columns=columns)
+        return made
+
+    def most_rows(self, operation: _Operation) -> int:
+        """Rows of what the operation gives for the longest history."""
+        return operation.rows if isinstance(operation.rows, int) else self.history
 
     @property
     def shapes(self) -> list[tuple[Rows, int]]:
@@ -145,10 +154,10 @@ def _rows(program: Program, entry: dict[str, Any], read: list[_Operation]) -> _M
     count = len(table)
     if read or "of" in entry:
         expect(index in ("position", "position_from_end"), "only positions have 'of'")
-        expect(entry.get("of") == entry["in"][0], "'of' is not what is read")
-    rows = _one(read).rows if read else _EVENTS
+        expect(entry["in"] == [entry.get("of")], "'of' is not what is read")
+    rows = read[0].rows if read else _EVENTS
     if index in ("position", "position_from_end"):
-        most = rows if isinstance(rows, int) else program.history
+        most = program.most_rows(read[0]) if read else program.history
         expect(count >= most, f"a table of {count} rows for {most} positions")
 
         def positions(matrices: list[FloatArray], history: _History) -> FloatArray:
@@ -320,14 +329,16 @@ def _convolution(program: Program, entry: dict[str, Any], read: list[_Operation]
     return run, 1 if last else x.rows, x.columns
 
 
-def _attention(_: Program, entry: dict[str, Any], read: list[_Operation]) -> _Made:
+def _attention(program: Program, entry: dict[str, Any], read: list[_Operation]) -> _Made:
     expect(len(read) == 3, "three matrices: queries, keys, values")
     q, k, v = read
     heads, causal = whole(entry, "heads", 1, _COLUMNS, "attention"), _flag(entry, "causal")
     scale = _number(entry.get("scale"), "scale")
     expect(q.columns == k.columns and k.rows == v.rows, "queries, keys and values do not fit")
     expect(q.columns % heads == 0 and v.columns % heads == 0, f"columns cannot be cut into {heads} heads")
-    expect(not causal or q.rows in (1, k.rows), "causal attention with more queries than keys")
+    expect(not causal or _never_more(q.rows, k.rows, program.history), "causal attention with more queries than keys")
+    scores = heads * program.most_rows(q) * program.most_rows(k)
+    expect(scores <= _LARGEST, f"attention of {scores} numbers, more than {_LARGEST}")
 
     def run(matrices: list[FloatArray], _: _History) -> FloatArray:
         query, key, value = (x.reshape(len(x), heads, -1).transpose(1, 0, 2) for x in matrices)
@@ -342,14 +353,23 @@ def _attention(_: Program, entry: dict[str, Any], read: list[_Operation]) -> _Ma
     return run, q.rows, v.columns
 
 
+def _never_more(rows: Rows, others: Rows, history: int) -> bool:
+    """Whether there are at most as many rows as others, whatever the number of events."""
+    if isinstance(rows, int):
+        return rows <= (others if isinstance(others, int) else min(1 + others[1], history))
+    return history <= others if isinstance(others, int) else rows[1] <= others[1]
+
+
 def _last(_: Program, __: dict[str, Any], read: list[_Operation]) -> _Made:
     return lambda matrices, _: matrices[0][-1:], 1, _one(read).columns
 
 
 def _circulant(program: Program, entry: dict[str, Any], read: list[_Operation]) -> _Made:
     x, kernel, last = _one(read), program.file.floats(entry.get("kernel"), 1), _flag(entry, "last")
-    most = x.rows if isinstance(x.rows, int) else program.history
+    most = program.most_rows(x)
     expect(len(kernel) >= most, f"a kernel of {len(kernel)} for {most} rows")
+    numbers = most * (1 if last else most)
+    expect(numbers <= _LARGEST, f"a circulant of {numbers} numbers, more than {_LARGEST}")
 
     def run(matrices: list[FloatArray], _: _History) -> FloatArray:
         places = np.arange(len(matrices[0]))

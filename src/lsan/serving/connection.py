@@ -30,6 +30,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._in_head = self._in_request = True  # the first request is awaited from the beginning
         self._head_bytes = 0
+        self._held = b""  # of the head: what is not a whole line yet
         self._awaited_since = self.loop.time()
         self._stuck_since: float | None = None
         self._answered: RequestResponseCycle | None = None  # the one whose answer is being made
@@ -62,13 +63,24 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
-        if self._in_head or not self._in_request:
-            data = _without_upgrade(data)
-        super().data_received(data)
+        in_head = self._in_head or not self._in_request
+        super().data_received(self._without_upgrade(data) if in_head else data)
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD:
                 self._refuse(ProblemError("head-too-large", f"send at most {_HEAD:,} bytes before the body"))
+
+    def _without_upgrade(self, data: bytes) -> bytes:
+        """The head without a wish for another protocol, which need not be heard. The parser would take the body for
+        that protocol; Java's own client has such a wish and a body in every request. The name of a header may come in
+        pieces, so a line is held back until it is whole."""
+        data, self._held = self._held + data, b""
+        head, end, rest = data.partition(b"\r\n\r\n")
+        if not end:
+            whole = data.rfind(b"\r\n")
+            whole = whole if whole >= 0 else len(data) - data.endswith(b"\r")
+            head, self._held = data[:whole], data[whole:]
+        return _UPGRADE.sub(b"\r\nIgnored:", head) + end + rest
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -134,12 +146,3 @@ class Connection(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """The head without a wish for another protocol, which need not be heard. The parser would take the body for that
-    protocol; Java's own client has such a wish and a body in every request."""
-    if b"pgrade:" not in data and b"PGRADE:" not in data:
-        return data
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nIgnored:", head) + end + rest

@@ -55,9 +55,9 @@ class Watch:
 
     def _load(self, content: bytes) -> Model:
         model = Model(content, where=str(self._path))
-        self._version = model.version
         if self._keep is not None:
             write_atomically(self._keep, content)
+        self._version = model.version  # last: what is not served yet is read again
         return model
 
 

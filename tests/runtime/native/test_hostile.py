@@ -152,6 +152,8 @@ def operation(name: str, **names: Any) -> Callable[[dict[str, Any]], object]:
         (lambda m: m["table"].update(offsets=[3, -1]), "not inside"),
         (lambda m: m["table"].update(rows=[1] * 65, offsets=[0] * 65), "1 to 64"),
         (lambda m: m["table"].update(slices=3), "slices"),
+        (lambda m: m["table"].update(rows=[1] * 18, offsets=[0] * 18, codes={"from": "digits"}), "18 tables .* 17"),
+        (lambda m: m["table"].update(rows=[1] * 9, offsets=[0] * 9, codes={"from": "hash"}), "9 tables .* 8"),
         (lambda m: m["table"].update(weight="nobody"), "there is no tensor nobody"),
         (lambda m: m["table"].update(weight="popularity.items"), "neither of floats"),
         (lambda m: m["table"]["codes"].update(bits=33), "bits"),
@@ -290,6 +292,18 @@ def test_small_files_do_not_take_much_memory() -> None:
         x = b.op("max", [x])
         x = b.linear(x, 600, 6)
     with pytest.raises(ValueError, match=r"1 GiB|memory"):
+        engine.Engine(b.content())
+
+
+def test_rows_that_need_too_much_memory_for_their_scores() -> None:
+    """All of one table: in 32 bits their number would begin at 0 again."""
+    rows = 2**22 + 1
+    b = Bundle(3, 4, 64)
+    b.coded([rows], slices=1, codes=np.zeros((3, 1)), values=np.zeros((rows, 1)))
+    b.table |= {"rows": [rows] * 64, "offsets": [0] * 64, "slices": 64}
+    b.tensors["codes"] = packed(np.zeros((3, 64)), 23)
+    b.op("last", [b.op("items", factor=1.0)])
+    with pytest.raises(ValueError, match="scores of its rows need more than 1 GiB"):
         engine.Engine(b.content())
 
 

@@ -55,7 +55,6 @@ int lsan_plan(lsan_model *model) {
         }
         if (model->kept_size > MAX_WORKSPACE / 4) result = -1;
     }
-    if (model->codes.scores > MAX_WORKSPACE / 4) result = -1;
     free(until);
     free(used);
     return result;

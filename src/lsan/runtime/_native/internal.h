@@ -15,6 +15,8 @@
 
 enum {
     MAX_TABLES = 64,
+    MAX_DIGITS = 17,
+    MAX_HASHES = 8,
     MAX_OPERATIONS = 1024,
     MAX_COLUMNS = 65536,
     MAX_HISTORY = 65536,

@@ -22,7 +22,7 @@ int lsan_cosines(const lsan_model *model, int32_t item, float *cosines) {
             product += own[k] * to[k];
             square += to[k] * to[k];
         }
-        if (round) cosines[round - 1] = product == 0 ? 0 : product / __builtin_sqrtf(own_square * square);
+        if (round) cosines[round - 1] = product == 0 ? 0 : product / (__builtin_sqrtf(own_square) * __builtin_sqrtf(square));
         else own_square = square;
     }
     free(own);
