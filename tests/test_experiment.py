@@ -103,6 +103,8 @@ def test_nothing_to_learn_from(make_dataset: MakeDataset, tmp_path: Path) -> Non
     """A run that cannot begin leaves no folder behind."""
     with pytest.raises(DataError, match="nothing to learn from"):
         start_run(make_dataset([[1, 2, 3], [3, 2, 1]]), Recipe(), tmp_path / "run", device=CPU, observer=Observer())
+    with pytest.raises(DataError, match="one item only"):
+        start_run(make_dataset([[1, 1, 1, 1]]), Recipe(), tmp_path / "run", device=CPU, observer=Observer())
     assert not (tmp_path / "run").exists()
 
 

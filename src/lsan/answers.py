@@ -14,7 +14,8 @@ RawId = int | str
 #: A point in time: a datetime (UTC where it has no zone) or seconds since 1970 UTC.
 Time = datetime | float
 
-_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+#: How a whole number is written, and it alone: two texts that fit are two numbers.
+WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 #: 2200-01-01 in seconds since 1970, as in `prepare`; a larger number is milliseconds, most likely.
 _LATEST = 7_258_118_400
@@ -116,7 +117,7 @@ def find_id(raw: RawId, find: Callable[[RawId], int]) -> int:
     if found:
         return found
     if isinstance(raw, str):
-        return find(int(raw)) if _WHOLE_NUMBER.fullmatch(raw) else 0
+        return find(int(raw)) if WHOLE_NUMBER.fullmatch(raw) else 0
     return find(str(raw))
 
 

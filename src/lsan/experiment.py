@@ -101,6 +101,8 @@ def start_run(
         ConfigError: when the recipe asks for distillation and there is no teaching.
     """
     _need_teaching(recipe, teaching)
+    if len(dataset.catalogue) == 1:
+        raise DataError(f"{dataset.path}: there is one item only, so nothing to rank")
     refuse_existing(folder)
     wait_for_all()  # before one of them makes it
     split = make_split(dataset, recipe.split)
@@ -152,7 +154,9 @@ def resume_run(
 
 def _need_teaching(recipe: Recipe, teaching: Teaching | None) -> None:
     if recipe.training.distillation is not None and teaching is None:
-        raise ConfigError("[training.distillation] needs a teacher: train such a recipe with `lsan compress`")
+        raise ConfigError(
+            "[training.distillation] is for students, which `lsan compress` trains by itself: leave it out"
+        )
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class RunHeader:
     dataset: dict[str, Any]
     """name, path and content_hash of the dataset, and its counts of users, items and events."""
     progress: dict[str, Any]
-    """finished (bool), and once an epoch is done: epochs, best_epoch, validation nDCG@10, seconds."""
+    """finished (bool), and once it is: epochs, best_epoch, validation nDCG@10, seconds."""
 
     def write(self, folder: Path) -> None:
         content = {

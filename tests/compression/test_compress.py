@@ -180,7 +180,7 @@ def test_students_of_a_width_and_teaching_are_shared(teachers: list[Path], tmp_p
 def test_causal_teachers_teach_too(corner_shop: Dataset, tmp_path: Path) -> None:
     start_run(corner_shop, recipe_of("causal"), tmp_path / "teacher", device=CPU, observer=Observer())
     compression = compression_of([tmp_path / "teacher"], tmp_path / "out")
-    teaching = compression.teaching()
+    teaching = compression.teaching(compression.recipe)
     network = compression.teachers[0].network
     run, dataset, split = load_for_evaluation(tmp_path / "teacher", None, device=CPU)
     user = int(np.argmax(split.train_stop - split.train_start))
@@ -316,16 +316,21 @@ def test_only_runs_with_vectors_of_their_own_are_compressed(
     assert "compression begins with a run whose items have vectors of their own" in capsys.readouterr().err
 
 
-def test_teachers_must_go_together(teachers: list[Path], corner_shop: Dataset, tmp_path: Path) -> None:
-    compression_of(teachers[:1], tmp_path / "out").teaching()
-    assert len(compression_of(teachers[:1], tmp_path / "out").teaching().items) == corner_shop.events
+def test_teachers_must_go_together(
+    teachers: list[Path], corner_shop: Dataset, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    one = compression_of(teachers[:1], tmp_path / "out")
+    one.teaching(one.recipe)
+    assert len(compression_of(teachers[:1], tmp_path / "out").teaching(one.recipe).items) == corner_shop.events
     refusal = "is a compression of other runs, or by another version of lsan: choose another folder"
     with pytest.raises(DataError, match=refusal):
-        compression_of(teachers, tmp_path / "out").teaching()
+        compression_of(teachers, tmp_path / "out").teaching(one.recipe)
     said = tmp_path / "out" / "teaching" / "teachers.json"
     said.write_text(json.dumps(json.loads(said.read_text()) | {"top": 64}))
     with pytest.raises(DataError, match=refusal):
-        compression_of(teachers[:1], tmp_path / "out").teaching()
+        compression_of(teachers[:1], tmp_path / "out").teaching(one.recipe)
+    with pytest.raises(ConfigError, match="a run has 60 items, its dataset 61: compress it as it was before"):
+        replace(one, dataset=make_dataset([[1, 2, 3]], items=61))
     start_run(corner_shop, recipe_of("causal"), tmp_path / "causal", device=CPU, observer=Observer())
     with pytest.raises(ConfigError, match="need the same regime: causal is not prefix"):
         compression_of([teachers[0], tmp_path / "causal"], tmp_path / "other")
@@ -352,7 +357,7 @@ def test_teachers_with_a_temperature_teach_at_it(corner_shop: Dataset, tmp_path:
     compression = compression_of([tmp_path / "teacher"], tmp_path / "out")
     run, dataset, split = load_for_evaluation(tmp_path / "teacher", None, device=CPU)
     event = int(split.train_start[0]) + 1
-    items, shares = compression.teaching().of(np.array([event]))
+    items, shares = compression.teaching(compression.recipe).of(np.array([event]))
     history = torch.from_numpy(dataset.items[event - 1 : event].astype(np.int64))[None]
     with torch.inference_mode():
         expected = (run.network.scores(Histories.of_items(history))[0] / 4).softmax(0)[items[0] - 1]
@@ -373,7 +378,7 @@ def test_an_unfinished_teacher_is_refused(
 
 def test_a_recipe_with_distillation_is_not_for_train(corner_shop: Dataset, tmp_path: Path) -> None:
     recipe = PLAN.student(recipe_of())
-    with pytest.raises(ConfigError, match="needs a teacher: train such a recipe with `lsan compress`"):
+    with pytest.raises(ConfigError, match="is for students, which `lsan compress` trains"):
         start_run(corner_shop, recipe, tmp_path / "run", device=CPU, observer=Observer())
     assert not (tmp_path / "run").exists()
 

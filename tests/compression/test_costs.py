@@ -18,6 +18,8 @@ def test_the_table_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("vectors, 32 bits", "vectors, 4 bits", "16 codes of 256 rows", "4 codes of 256 rows"):
         assert option in printed
     assert "50,000 items, width 32, histories of 20 events" in printed
+    assert main(["plan", "--items", "50_000", "--width", "50"]) == 0
+    assert "no codes: a width of 50 cannot be cut" in capsys.readouterr().out
 
 
 def test_more_costs_more() -> None:

@@ -163,6 +163,9 @@ def test_removed_items_are_neither_read_nor_recommended(tmp_path: Path) -> None:
     assert [item.id for item in answer] == [item.id for item in before if item.id not in (2, 4)]
     assert recommender.recommend([2, 1], 10).unknown_ids == (2,)
     assert [item.id for item in recommender.recommend([2, 1], 10)] == [item.id for item in answer]
+    twice = Catalogue(ids=[11, 11], titles=[None, None], categories=[None, None])
+    with pytest.raises(DataError, match="of the 2 new items some have the same id"):
+        add_items(run, twice)
     with pytest.raises(DataError, match="1 ids are not in the model, such as 77"):
         remove_items(run, [77])
     with pytest.raises(DataError, match="no item to recommend"):
@@ -188,6 +191,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "blue pen" in printed
     assert main(["add-items", paths["more"], paths["items.csv"], "--out", str(tmp_path / "x")]) == 2
     assert "the run has all of its 3 items already" in capsys.readouterr().err
-    (tmp_path / "bad.csv").write_text("item,title\nabc,a name\n")
-    assert main(["add-items", paths["run"], str(tmp_path / "bad.csv"), "--out", str(tmp_path / "x")]) == 2
-    assert "the item id 'abc' is no whole number, as all ids of the run are" in capsys.readouterr().err
+    for bad in ("abc", "--5", "0200", "9223372036854775808"):
+        (tmp_path / "bad.csv").write_text(f"item,title\n200,a pen\n{bad},a name\n")
+        assert main(["add-items", paths["run"], str(tmp_path / "bad.csv"), "--out", str(tmp_path / "x")]) == 2
+        assert f"the item id '{bad}' is no whole number of 64 bits" in capsys.readouterr().err

@@ -136,6 +136,23 @@ def test_parquet_folders_and_frames_give_the_same_histories(tmp_path: Path) -> N
         assert dataset.timestamps[0] == 1_500_000_100_000
 
 
+@pytest.mark.parametrize("first", [[None, None], ["", " "], ["soon", "-5"]])
+def test_a_notation_is_learnt_from_the_first_times_there_are(first: list[str | None], tmp_path: Path) -> None:
+    for name, times in (("a", first), ("b", ["2024-05-31T17:45:00", "2024-06-01T00:00:00"])):
+        rows = {"user": ["u", "u"], "item": [f"{name}1", f"{name}2"], "timestamp": times}
+        pl.DataFrame(rows, schema_overrides={"timestamp": pl.String}).write_parquet(tmp_path / f"{name}.parquet")
+    dataset = prepare(tmp_path, options=PrepareOptions(on_bad_rows="skip"))
+    assert dataset.catalogue.ids == ["b1", "b2"]
+    assert dataset.summary["dropped"]["bad rows"] == 2
+
+
+def test_files_may_have_their_times_as_dates_or_as_numbers(tmp_path: Path) -> None:
+    table = frame()
+    for name, part in (("a", table[:2].with_columns(pl.from_epoch("timestamp", time_unit="s"))), ("b", table[2:])):
+        part.write_parquet(tmp_path / f"{name}.parquet")
+    assert histories(prepare(tmp_path)) == EXPECTED
+
+
 def test_frames_that_cannot_be_used_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for users, message in (([1.0, None], "Float64"), ([1, "a"], "Object"), ([(1,), (2,)], "List|Object")):
         with pytest.raises(DataError, match=message):

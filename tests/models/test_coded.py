@@ -237,8 +237,9 @@ def test_unpopular_items_choose_among_few_pairs() -> None:
     half = errors(make_codes(vectors, config_of("product"), 0, weights=weights), config_of("product"))
     assert errors(found, config)[800:].mean() < 0.6 * half[800:].mean()
     assert errors(found, config)[:800].mean() < 1.5 * half[:800].mean()
-    with pytest.raises(ValueError, match="10 items cannot fill 16 pairs of rows"):
-        make_codes(vectors, CodedTableConfig(tables=4, rows=16, paired=0.01), 0, weights=weights)
+    for share, count in ((0.01, 10), (0.0001, 0)):
+        with pytest.raises(ValueError, match=f"{count} items cannot fill 16 pairs of rows"):
+            make_codes(vectors, CodedTableConfig(tables=4, rows=16, paired=share), 0, weights=weights)
 
 
 @pytest.mark.parametrize("change", [{"codes": "additive"}, {"codes": "random"}, {"tables": 3}])

@@ -12,6 +12,7 @@ import torch
 from lsan.config import load_recipe
 from lsan.data.dataset import Dataset
 from lsan.data.splits import leave_one_out
+from lsan.errors import ConfigError
 from lsan.experiment import Observer, start_run
 from lsan.runs import METRICS, RunHeader, load_run
 from lsan.training.batches import training_examples
@@ -112,6 +113,14 @@ def test_two_processes_train_as_one_does_and_go_on_after_a_stop(small_shop: Data
     weights = [load_run(folder, device=CPU).network.state_dict() for folder in (alone, run)]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_half_of_what_torchrun_sets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE, but no RANK and no LOCAL_RANK .*: start with torchrun"):
+        join_workers(CPU)
 
 
 def test_one_process_is_the_plain_case(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lsan.answers import RawId
+from lsan.answers import WHOLE_NUMBER, RawId
 from lsan.compression.new_items import add_items
 from lsan.data.catalogue import Catalogue
 from lsan.data.columns import Columns
@@ -48,8 +48,11 @@ def run(args: argparse.Namespace) -> None:
     rows = [row for row in table.frame.iter_rows(named=True) if not before.catalogue.index_of(row["id"])]
     if not rows:
         raise DataError(f"{table.name}: the run has all of its {table.frame.height:,} items already")
-    if numbers and (wrong := [row["id"] for row in rows if not row["id"].lstrip("-").isdecimal()]):
-        raise DataError(f"{table.name}: the item id {wrong[0]!r} is no whole number, as all ids of the run are")
+    if numbers and (wrong := [row["id"] for row in rows if not _is_number(row["id"])]):
+        raise DataError(
+            f"{table.name}: the item id {wrong[0]!r:.80} is no whole number of 64 bits without leading zeros, "
+            "as all ids of the run are"
+        )
     new = Catalogue(
         ids=[int(row["id"]) if numbers else row["id"] for row in rows],
         titles=[row["title"] for row in rows],
@@ -63,6 +66,10 @@ def run(args: argparse.Namespace) -> None:
         f"{len(new):,} new items ({table.frame.height - len(new):,} were there already), "
         f"{len(company):,} of them with events; written {args.out}"
     )
+
+
+def _is_number(text: str) -> bool:
+    return WHOLE_NUMBER.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63
 
 
 def _company(log: Path, known: Catalogue, new: Catalogue) -> dict[RawId, dict[RawId, float]]:

@@ -29,8 +29,9 @@ def run(args: argparse.Namespace) -> None:
     recipe = recipe_from(content, where="lsan plan")
     if args.items < 2:
         raise ConfigError(f"--items {args.items}: expected at least 2")
+    options = list(costs_of_options(recipe, args.items, args.events or 10 * args.items))
     table = plain_table("items have", "file", "memory to train", "memory to serve", "a recommendation")
-    for one in costs_of_options(recipe, args.items, args.events or 10 * args.items):
+    for one in options:
         table.add_row(
             one.option, _bytes(one.shipped), _bytes(one.training), _bytes(one.serving), f"{one.microseconds:,.0f} µs"
         )
@@ -39,6 +40,8 @@ def run(args: argparse.Namespace) -> None:
     narrow = "" if model.item_width is None else f", items of width {model.item_width}"
     out.print(f"{args.items:,} items, width {model.width}{narrow}, histories of {model.history} events, full length")
     out.print(table)
+    if not any("codes" in one.option for one in options):
+        out.print(f"no codes: a width of {model.vector_width} cannot be cut into 4, 8, 16 or 32 parts")
     out.print(
         "file: without ids, titles and categories. Memory and time are estimates (docs/compress.md), time for this "
         "machine, on which a small model was timed; catalogues past 200,000 items should be trained with a sampled loss"

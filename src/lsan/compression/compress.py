@@ -131,7 +131,7 @@ class Compression:
         """Raises:
         ConfigError: when the teachers do not go together, or have no item vectors that could be coded.
         """
-        first = self.teachers[0]
+        first, items = self.teachers[0], len(self.dataset.catalogue)
         _item_vectors(first.network)
         for other in self.teachers:
             for name, one, same in (
@@ -139,10 +139,14 @@ class Compression:
                 ("split", other.header.recipe.split, first.header.recipe.split),
                 ("regime", other.header.recipe.model.regime, first.header.recipe.model.regime),
                 ("history", other.header.recipe.model.history, first.header.recipe.model.history),
-                ("number of items", len(other.catalogue), len(self.dataset.catalogue)),
             ):
                 if one != same:
                     raise ConfigError(f"runs that teach together need the same {name}: {one} is not {same}")
+            if len(other.catalogue) != items:
+                raise ConfigError(
+                    f"a run has {len(other.catalogue):,} items, its dataset {items:,}: compress it as it was before "
+                    "items were added"
+                )
 
     @property
     def recipe(self) -> Recipe:
@@ -180,11 +184,10 @@ class Compression:
             shutil.rmtree(folder)  # stopped before it had begun
         if not folder.exists():
             network = None if begin is None else begin()
-            start_run(
-                self.dataset, recipe, folder, network=network, goes_on=goes_on, teaching=self.teaching(), **common
-            )
+            teaching = self.teaching(recipe)
+            start_run(self.dataset, recipe, folder, network=network, goes_on=goes_on, teaching=teaching, **common)
         elif not RunHeader.read(folder).progress["finished"]:
-            resume_run(folder, self.dataset, teaching=self.teaching(), **common)
+            resume_run(folder, self.dataset, teaching=self.teaching(recipe), **common)
         return folder
 
     def popularity(self) -> Tensor:
@@ -195,13 +198,13 @@ class Compression:
         """The (first) teacher's item vectors [items, width], and hidden vectors that it scores them with, a sample."""
         return _item_vectors(self.teachers[0].network), self._hidden(self.teachers[0].network, _FEW)
 
-    def teaching(self) -> Teaching:
-        """What the teachers say of every training target.
+    def teaching(self, recipe: Recipe) -> Teaching:
+        """What the teachers say of every training target: as many items as the recipe asks for.
 
         Raises:
             DataError: when the folder has what others said, or the same ones asked for more or fewer items.
         """
-        folder, top = self.folder / "teaching", DistillationConfig().top
+        folder, top = self.folder / "teaching", (recipe.training.distillation or DistillationConfig()).top
         who = json.dumps({"runs": [_fingerprint(teacher.network) for teacher in self.teachers], "top": top})
         if folder.exists():
             if (folder / "teachers.json").read_text() != who:

@@ -66,10 +66,10 @@ class Costs:
 
 
 def costs_of_options(recipe: Recipe, items: int, events: int) -> Iterator[Costs]:
-    """The costs of vectors of 32, 8 and 4 bits, and of codes, for the network of a recipe.
+    """The costs of vectors of 32, 8 and 4 bits, and of as many codes as divide the width, for the network of a recipe.
 
     Raises:
-        ConfigError: when the width cannot be cut into codes, or the encoder is none that the rules know.
+        ConfigError: when the encoder is none that the rules know.
     """
     if recipe.model.encoder.__struct_config__.tag not in ("twin-transformer", "sasrec"):
         raise ConfigError("lsan plan knows the encoders twin-transformer and sasrec")

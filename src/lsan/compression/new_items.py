@@ -36,14 +36,16 @@ def add_items(run: Run, new: Catalogue, company: Mapping[RawId, Mapping[RawId, f
         company: by the id of a new item, how often it was near to which known ids, where that is known.
 
     Raises:
-        DataError: when an id is there already, or is of another type than those that are there, or items of this model
-            have neither codes nor vectors of their own.
+        DataError: when an id is there already, or is of another type than those that are there, or two are the same, or
+            items of this model have neither codes nor vectors of their own.
     """
     network, catalogue = run.network, run.catalogue
     if network.untied is not None or not isinstance(network.table, CodedTable | FullTable):
         raise DataError("only models whose items have codes or vectors of their own take new items")
     if again := [raw for raw, index in zip(new.ids, catalogue.indices_of(new.ids), strict=True) if index]:
         raise DataError(f"{len(again)} of the new items are in the model already, such as {again[0]!r}")
+    if len(set(new.ids)) < len(new.ids):
+        raise DataError(f"of the {len(new.ids)} new items some have the same id")
     if {type(raw) for raw in new.ids} != {type(raw) for raw in catalogue.ids}:
         raise DataError(
             f"ids of this model are such as {catalogue.ids[0]!r}, those of new items such as {new.ids[0]!r}"

@@ -1,9 +1,10 @@
 """Times in any usual notation, as milliseconds since 1970-01-01 UTC.
 
 Text and numbers: whole or fractional seconds, milliseconds, or ISO 8601 text (a date, or a date and a time,
-with or without a zone; without one it is UTC). A column has one notation, learnt from its first rows (up to a
-few hundred thousand): the one that most of them have. Numbers are seconds when their median lies before the
-year 2200 read as seconds, otherwise milliseconds. Later rows in another notation are bad rows, not guesses.
+with or without a zone; without one it is UTC). A column has one notation, learnt from its first rows that hold any
+time (up to a few hundred thousand): the one that most of them have. Numbers are seconds when their median lies before
+the year 2200 read as seconds, otherwise milliseconds. Later rows in another notation are bad rows, not guesses. What a
+file itself says to be dates or datetimes needs no notation.
 """
 
 from typing import Literal
@@ -19,7 +20,7 @@ END_OF_TIME = 7_258_118_400_000
 #: for "unknown".
 _FIRST_MILLISECONDS = 10_000_000_000
 
-Notation = Literal["seconds", "milliseconds", "iso", "iso with zone", "date digits", "too large", "typed"]
+Notation = Literal["seconds", "milliseconds", "iso", "iso with zone", "date digits", "too large"]
 _EXPECTED = "expected seconds or milliseconds since 1970, or ISO text such as 2024-05-31 or 2024-05-31T17:45:00Z"
 _NAIVE = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M")
 _ZONED = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z", "%Y-%m-%dT%H:%M%#z")
@@ -30,12 +31,11 @@ class Clock:
 
     def __init__(self) -> None:
         self.notation: Notation | None = None
-        """What the column's times look like; None before the first piece."""
+        """What the column's times look like; None before the first of them."""
 
     def parse(self, column: pl.Series) -> pl.Series:
         """Milliseconds since 1970 UTC (Int64), null where a value is not a time in the column's notation."""
         if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-            self.notation = "typed"
             zoned = column.cast(pl.Datetime("ms")) if column.dtype == pl.Date else column
             return _within(zoned.dt.timestamp("ms"), first=0)
         numbers = _numbers(column)
@@ -105,20 +105,24 @@ def _numbers(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     return nothing, nothing.cast(pl.Float64)
 
 
-def _learn(column: pl.Series, numbers: tuple[pl.Series, pl.Series]) -> Notation:
-    """The notation that most values of a piece have."""
+def _learn(column: pl.Series, numbers: tuple[pl.Series, pl.Series]) -> Notation | None:
+    """The notation that most values of a piece have; None where none is a time."""
     counted: list[tuple[int, Notation]] = [(int(numbers[1].is_finite().sum() or 0), "seconds")]
     if column.dtype == pl.String and 2 * counted[0][0] < len(column):
         counted.append((_iso(column, zoned=False).count(), "iso"))
         counted.append((_iso(column, zoned=True).count(), "iso with zone"))
-    notation = max(counted, key=lambda pair: pair[0])[1]
+    count, notation = max(counted, key=lambda pair: pair[0])
+    if count == 0:
+        return None
     return _unit(*numbers) if notation == "seconds" else notation
 
 
-def _unit(whole: pl.Series, number: pl.Series) -> Notation:
+def _unit(whole: pl.Series, number: pl.Series) -> Notation | None:
     sensible = number.filter(number.is_finite() & (number >= 0))
     median = sensible.median()
-    if not isinstance(median, float) or median < END_OF_TIME / 1000:
+    if not isinstance(median, float):
+        return None
+    if median < END_OF_TIME / 1000:
         return "date digits" if _all_date_digits(whole) else "seconds"
     return "milliseconds" if median < END_OF_TIME else "too large"
 

@@ -42,7 +42,11 @@ class Window:
 
 
 class HistoryReader:
-    """Reads ranges of a dataset's events as left-padded rectangles, at most `length` events a row."""
+    """Reads ranges of a dataset's events as left-padded rectangles, at most `length` events a row.
+
+    Events with unknown items are passed over as if they were not in the log. They are few, so their places alone are
+    kept, and known events are counted: the one with n known events before it stands at n and the unknown ones before.
+    """
 
     def __init__(
         self, dataset: Dataset, length: int, *, timed: bool, known_items: npt.NDArray[np.bool_] | None
@@ -51,11 +55,12 @@ class HistoryReader:
         self.length = length
         self._items = dataset.items
         self._timestamps = dataset.timestamps if timed else None
-        self._known_items = known_items
+        self._unknown = np.zeros(0, dtype=np.int64) if known_items is None else _places(dataset.items, ~known_items)
+        self._known_before = self._unknown - np.arange(len(self._unknown))
 
     def lengths(self, start: IntArray, stop: IntArray) -> IntArray:
         """How many events of each range are read. Shape [batch]."""
-        lengths: IntArray = np.minimum(stop - start, self.length)
+        lengths: IntArray = np.minimum(self._count(stop) - self._count(start), self.length)
         return lengths
 
     def read(self, start: IntArray, stop: IntArray) -> Window:
@@ -65,17 +70,24 @@ class HistoryReader:
         """
         lengths = self.lengths(start, stop)
         time = max(1, int(lengths.max(initial=0)))
-        position = stop[:, None] + np.arange(-time, 0)
-        present = position >= (stop - lengths)[:, None]
-        position = np.where(present, position, 0)
+        known = self._count(stop)[:, None] + np.arange(-time, 0)
+        present = np.arange(-time, 0) >= -lengths[:, None]
+        position = np.where(present, known + np.searchsorted(self._known_before, known, side="right"), 0)
         items = np.where(present, self._items[position], 0).astype(np.int64)
-        if self._known_items is not None:
-            items = np.where(self._known_items[items], items, 0)
         times, asked = np.full_like(items, -1), np.full(len(items), -1)
         if self._timestamps is not None:
-            times = np.where(items > 0, self._timestamps[position], -1)
+            times = np.where(present, self._timestamps[position], -1)
             asked = self._timestamps[np.minimum(stop, len(self._timestamps) - 1)].astype(np.int64)
-        if self._known_items is not None:  # close the gaps that unknown items left
-            order = np.argsort(items > 0, axis=1, kind="stable")
-            items, times = np.take_along_axis(items, order, 1), np.take_along_axis(times, order, 1)
         return Window(items=items, times=times, asked=asked)
+
+    def _count(self, position: IntArray) -> IntArray:
+        """Known events before each position."""
+        found: IntArray = position - np.searchsorted(self._unknown, position)
+        return found
+
+
+def _places(items: npt.NDArray[np.integer], which: npt.NDArray[np.bool_]) -> IntArray:
+    """Positions of events with these items. Reads in chunks."""
+    chunk = 1_000_000
+    found = [np.flatnonzero(which[items[start : start + chunk]]) + start for start in range(0, len(items), chunk)]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)

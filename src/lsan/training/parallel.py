@@ -7,11 +7,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lsan.errors import ConfigError
+
 
 def join_workers(device: torch.device) -> torch.device:
-    """Join the processes that `torchrun` started, if it did. Returns the device of this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Join the processes that `torchrun` started, if it did. Returns the device of this one.
+
+    Raises:
+        ConfigError: when the environment has a part only of what `torchrun` sets.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return device
+    if missing := [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise ConfigError(
+            f"the environment has WORLD_SIZE, but no {' and no '.join(missing)}: start with torchrun, or unset it"
+        )
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)

@@ -229,7 +229,7 @@ def _dealt(variances: Tensor, parts: int) -> Tensor:
 def _paired(parts: list[Tensor], config: CodedTableConfig, seed: int, weights: Tensor) -> tuple[Tensor, _Pairs]:
     """Codes of which the `paired` share of the items, those of least weight, use few pairs in every two tables."""
     count = round(config.paired * len(weights))
-    if 0 < count < config.rows:
+    if count < config.rows:
         raise ValueError(f"{count} items cannot fill {config.rows} pairs of rows: ask for a larger share, or for none")
     order = weights.argsort(stable=True)
     common, others = order[:count], order[count:]
