@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 from native_bundles import Array, Bundle, transformer
 
+from lsan.errors import BundleError
+from lsan.runtime.file import BundleFile
+from lsan.runtime.numpy_engine import NumpyEngine
+
 engine = pytest.importorskip("lsan.runtime._native.engine")
 
 INSTRUCTIONS = ["portable", "avx2", "avx512"]
@@ -194,6 +198,26 @@ def test_operations(build: Callable[[Bundle, int], int], width: int, make_engine
         session.append(int(item), int(time))
         if n % 3 != 1:
             np.testing.assert_array_equal(session.hidden(NOW), made.hidden(items[: n + 1], times[: n + 1], NOW))
+
+
+@pytest.mark.parametrize(("queries", "fits"), [(2, True), (3, True), (4, False)])
+def test_causal_attention_needs_as_many_keys_in_numpy_too(queries: int, fits: bool) -> None:
+    b = small()
+    b.vectors()
+    asking = b.op("constant", tensor=b.parameter(queries, b.width))
+    read = b.op("window", [b.op("items", factor=1.0)], length=3)
+    b.op("last", [b.op("attention", [asking, read, read], heads=2, causal=True, scale=0.5)])
+    file = BundleFile.parse(b.content())
+    if fits:
+        compare(b, engine.Engine(b.content()))
+        items, times = events(b, 5)
+        found, expected = NumpyEngine(file).scores(items, times, NOW), b.scores(items, times, NOW)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        return
+    with pytest.raises(BundleError, match="more queries than keys"):
+        NumpyEngine(file)
+    with pytest.raises(ValueError, match="more queries than keys"):
+        engine.Engine(b.content())
 
 
 @pytest.mark.parametrize("slices", [1, 3])
