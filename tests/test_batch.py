@@ -115,3 +115,21 @@ def test_errors(bundle: Path, small_shop: Dataset, tmp_path: Path) -> None:
         recommend_all(bundle, tmp_path / "none.csv", tmp_path / "recs.parquet")
     with pytest.raises(BundleError, match="cannot be read"):
         recommend_all(tmp_path / "none.lsan", small_shop.path, tmp_path / "recs.parquet")
+
+
+def test_what_is_read_is_not_written_over(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,timestamp\na,1,1700000000\n")
+    for out in (bundle, tmp_path / "log.csv"):
+        before = out.read_bytes()
+        with pytest.raises(DataError, match="is what is read, and would be lost"):
+            recommend_all(bundle, tmp_path / "log.csv", out)
+        assert out.read_bytes() == before
+
+
+def test_a_folder_of_files_is_a_log_too(bundle: Path, tmp_path: Path) -> None:
+    ids = Recommender.load(bundle).vocabulary.ids
+    (tmp_path / "log").mkdir()
+    for user in ("a", "b"):
+        rows = {"user": [user] * 2, "item": [ids[0], ids[1]], "timestamp": [1_700_000_000, 1_700_000_001]}
+        pl.DataFrame(rows).write_parquet(tmp_path / "log" / f"{user}.parquet")
+    assert recommend_all(bundle, tmp_path / "log", tmp_path / "recs.parquet", 3).users == 2

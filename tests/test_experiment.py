@@ -97,6 +97,8 @@ def test_devices() -> None:
         assert choose_device("auto") == CPU
         with pytest.raises(ConfigError, match="CUDA"):
             choose_device("cuda")
+    with pytest.raises(ConfigError, match="device 'tpu': expected one of auto, cpu, cuda"):
+        choose_device("tpu")  # type: ignore[arg-type]
 
 
 def test_nothing_to_learn_from(make_dataset: MakeDataset, tmp_path: Path) -> None:

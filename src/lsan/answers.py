@@ -112,7 +112,9 @@ def _answer_of(
 
 def find_id(raw: RawId, find: Callable[[RawId], int]) -> int:
     """What `find` gives for a raw id or, where that is 0, for the same written otherwise: a command line or a JSON file
-    brings 17 as "17"."""
+    brings 17 as "17", an array with gaps as 17.0."""
+    if isinstance(raw, float):
+        raw = int(raw) if raw % 1 == 0 else str(raw)
     found = find(raw)
     if found:
         return found

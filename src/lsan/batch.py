@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from lsan.data.dataset import Dataset
+from lsan.data.dataset import Dataset, is_dataset
 from lsan.data.prepare import prepare_dataset
 from lsan.errors import ConfigError, DataError
-from lsan.files import write_atomically
+from lsan.files import refuse_folder, write_atomically
 from lsan.runtime.file import IntArray, read_bytes
 from lsan.runtime.recommender import Recommender, cores
 
@@ -60,12 +60,14 @@ def recommend_all(
     Raises:
         BundleError: when the bundle cannot be used.
         DataError: when the log cannot be read, or the output cannot be written.
-        ConfigError: when k is below 1.
+        ConfigError: when k or threads is below 1.
     """
-    if k < 1:
-        raise ConfigError(f"k must be at least 1, got {k}")
-    if out.is_dir():
-        raise DataError(f"{out} is a folder, expected the name of a file to write")
+    for name, number in (("k", k), ("threads", threads)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{name} must be at least 1, got {number}")
+    refuse_folder(out)
+    if out.resolve() in (bundle.resolve(), histories.resolve()):
+        raise DataError(f"{out} is what is read, and would be lost: name another file to write")
     content = read_bytes(bundle)
     recommender = Recommender(content, where=str(bundle))
     k = min(k, recommender.engine.items)
@@ -111,17 +113,18 @@ def _begin(parts: Path, job: dict[str, object]) -> None:
 
 def _identity(histories: Path) -> str:
     """What tells a log from another one of the same name."""
-    if histories.is_dir():
+    if is_dataset(histories):
         return Dataset.open(histories).content_hash
     try:
-        facts = histories.stat()
+        files = sorted(histories.rglob("*")) if histories.is_dir() else [histories]
+        facts = [f"{file} {found.st_size} {found.st_mtime_ns}" for file in files for found in [file.stat()]]
     except OSError as error:
         raise DataError(f"{histories}: cannot be read ({error.strerror})") from error
-    return f"{histories.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+    return f"{histories.resolve()} {facts}"
 
 
 def _dataset(histories: Path, parts: Path) -> Dataset:
-    if histories.is_dir():
+    if is_dataset(histories):
         return Dataset.open(histories)
     folder = parts / "dataset"
     if not folder.exists():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -43,8 +43,10 @@ def choose_device(name: Device) -> torch.device:
     """`auto` is CUDA where there is one.
 
     Raises:
-        ConfigError: when CUDA is asked for and absent.
+        ConfigError: when CUDA is asked for and absent, or the name is another one.
     """
+    if name not in get_args(Device):
+        raise ConfigError(f"device {name!r}: expected one of {', '.join(get_args(Device))}")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device is available to PyTorch here; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

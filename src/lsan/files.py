@@ -22,8 +22,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a temporary name in the same folder, fsync it, and rename it to `path`.
 
     Raises:
-        DataError: when the folder does not exist or cannot be written to.
+        DataError: when the folder does not exist or cannot be written to, or `path` is a folder itself.
     """
+    refuse_folder(path)
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -66,6 +67,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _fsync(path.parent)
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise `DataError` when `path` is a folder, where a file is to be written."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, expected the name of a file to write")
 
 
 def refuse_existing(path: Path) -> None:

@@ -49,8 +49,10 @@ class Recommender:
 
         Raises:
             DataError: when the log is malformed or too small to hold anything out.
-            ConfigError: when the device is absent.
+            ConfigError: when the device is absent, or `recipe` is no recipe.
         """
+        if not isinstance(recipe, Recipe | None):
+            raise ConfigError(f"recipe: expected what load_recipe or load_preset gives, not {type(recipe).__name__}")
         with tempfile.TemporaryDirectory(prefix="lsan-") as folder:
             dataset = prepare_dataset(log, Path(folder) / "dataset", items=items)
             run = Path(folder) / "run"

@@ -143,6 +143,25 @@ def write_run(folder: Path, run: Run) -> None:
     run.header.write(folder)
 
 
+def load_finished(folder: Path, *, device: torch.device) -> Run:
+    """`load_run` of one that is trained to its end: what is made of it would not fit what it becomes.
+
+    Raises:
+        DataError: when it is not, or cannot be loaded.
+    """
+    run = load_run(folder, device=device)
+    if not run.header.progress["finished"]:
+        raise DataError(f"{folder} is not finished: go on with `lsan train --resume {folder}`")
+    return run
+
+
+def refuse_folder_of_others(folder: Path) -> None:
+    """Raise `DataError` when the folder is a dataset or a run: nothing else is written into it."""
+    for name, kind in (("dataset.json", "a dataset"), ("run.json", "a run")):
+        if (folder / name).exists():
+            raise DataError(f"{folder} is {kind}: name another folder to write to")
+
+
 def load_run(folder: Path, *, device: torch.device) -> Run:
     """Load a run; needs nothing of the data it was trained on.
 

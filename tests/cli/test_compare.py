@@ -1,12 +1,15 @@
 """`lsan compare` from the command line: interrupted, gone on with, and refused."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lsan.cli
 from lsan.cli import compare, main
 from lsan.comparison import outcomes
 from lsan.comparison.outcomes import find_outcome
@@ -114,3 +117,34 @@ def test_a_training_that_fails_leaves_the_rest_on_record(
     assert status == 2, captured.out
     assert "learning_rate" in captured.err
     assert models_of((tmp_path / "out" / "comparison.md").read_text()) == {"popularity", "item-knn"}
+
+
+def test_ranks_that_cannot_be_read_are_made_again(command: Callable[..., int], tmp_path: Path) -> None:
+    def accuracies() -> list[Any]:
+        assert command() == 0
+        return [row["accuracy"] for row in json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]]
+
+    first = accuracies()
+    for file in (tmp_path / "out" / "runs").glob("*.parquet"):
+        file.write_bytes(b"")
+    assert accuracies() == first
+
+
+def test_it_may_be_stopped_while_it_is_still_importing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(command: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lsan.cli, "_module", interrupted)
+    assert main(["compare"]) == 130
+    assert capsys.readouterr().err == "lsan: interrupted\n"
+
+
+def test_a_full_disk_is_called_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(command: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(lsan.cli, "_module", full)
+    assert main(["compare"]) == 2
+    assert "No space left on device: free some space and start it again" in capsys.readouterr().err

@@ -137,7 +137,12 @@ CASES = {
     ),
     "seed out of range": Case(arguments=train("--seed", -1), says=("seed", ">= 0")),
     "seed in words": Case(arguments=train("--seed", "lucky"), says=("--seed", "lucky")),
-    "no threads": Case(arguments=train("--threads", 0), says=("--threads 0", "at least 1")),
+    "no threads": Case(arguments=train("--threads", 0), says=("--threads 0", "of 1 to 1024")),
+    "too many threads": Case(arguments=train("--threads", 100_000), says=("--threads 100000", "of 1 to 1024")),
+    "a folder that is a dataset": Case(
+        arguments=lambda p: ["compare", p.dataset, "--models", "popularity", "--out", p.dataset],
+        says=("is a dataset", "name another folder"),
+    ),
     "unknown device": Case(arguments=train("--device", "tpu"), says=("--device", "tpu", "cuda")),
     "unknown flag": Case(arguments=train("--epochs", 3), says=("--epochs",)),
     "too little data": Case(

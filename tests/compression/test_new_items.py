@@ -1,5 +1,6 @@
 """Items that came after training: where they are expected, and that nothing else changes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,14 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "blue pen" in printed
     assert main(["add-items", paths["more"], paths["items.csv"], "--out", str(tmp_path / "x")]) == 2
     assert "the run has all of its 3 items already" in capsys.readouterr().err
+    unfinished = json.loads((tmp_path / "run" / "run.json").read_text())
+    unfinished["progress"]["finished"] = False
+    (tmp_path / "run" / "run.json").write_text(json.dumps(unfinished))
+    for command in (["add-items", paths["run"], paths["items.csv"]], ["remove-items", paths["run"], "1"]):
+        assert main([*command, "--out", str(tmp_path / "x")]) == 2
+        assert f"is not finished: go on with `lsan train --resume {paths['run']}`" in capsys.readouterr().err
+    unfinished["progress"]["finished"] = True
+    (tmp_path / "run" / "run.json").write_text(json.dumps(unfinished))
     for bad in ("abc", "--5", "0200", "9223372036854775808"):
         (tmp_path / "bad.csv").write_text(f"item,title\n200,a pen\n{bad},a name\n")
         assert main(["add-items", paths["run"], str(tmp_path / "bad.csv"), "--out", str(tmp_path / "x")]) == 2

@@ -135,3 +135,24 @@ def test_a_cut_off_catalogue_is_named(tmp_path: Path) -> None:
     (dataset.path / "catalogue.arrow").write_bytes(b"ARROW1")
     with pytest.raises(DataError, match=r"catalogue\.arrow"):
         _ = dataset.catalogue
+
+
+def test_what_libraries_stumble_over_is_named(tmp_path: Path) -> None:
+    """A header of NumPy's that is no Python, and a table on which Polars panics."""
+    dataset = write(tmp_path / "d")
+    for name in ("catalogue.arrow", "users.arrow"):
+        whole = (dataset.path / name).read_bytes()
+        refused = 0
+        for place in range(0, len(whole), 7):
+            (dataset.path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :])
+            try:
+                again = Dataset.open(dataset.path)
+                assert len(again.catalogue) + len(again.user_ids()) > 0
+            except DataError:
+                refused += 1
+        assert refused
+        (dataset.path / name).write_bytes(whole)
+    offsets = dataset.path / "offsets.npy"
+    offsets.write_bytes(offsets.read_bytes().replace(b"}", b" ", 1))
+    with pytest.raises(DataError, match=r"offsets\.npy: cannot be read"):
+        Dataset.open(dataset.path)

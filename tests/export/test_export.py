@@ -106,7 +106,7 @@ def test_the_commands(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "nDCG@10" in printed
     assert f"written {path}" in printed
     assert main(["verify", path]) == 0
-    assert "whole" in capsys.readouterr().out
+    assert "readable" in capsys.readouterr().out
     assert main(["inspect", path]) == 0
     assert "60 items" in (shown := capsys.readouterr().out)
     assert f"{(tmp_path / 'model.lsan').stat().st_size:,}" in shown

@@ -117,10 +117,20 @@ def test_a_head_that_is_too_long(served: Served) -> None:
     with served.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n" + b"X-Long: " + b"x" * 40_000)
         assert problem_in(rest_of(connection)) == "head-too-large"
+    with served.connect() as connection:  # whole, and for all we know in one piece
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 40_000 + b"\r\n\r\n")
+        assert problem_in(rest_of(connection)) == "head-too-large"
 
 
 @pytest.mark.parametrize(
-    "nonsense", [b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"GET \xff HTTP/1.1\r\n\r\n", b"\r\nx\r\n"]
+    "nonsense",
+    [
+        b"\x16\x03\x01\x02\x00",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET \xff HTTP/1.1\r\n\r\n",
+        b"\r\nx\r\n",
+        b"GET http://[:: HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
 )
 def test_what_is_no_request(served: Served, nonsense: bytes) -> None:
     with served.connect() as connection:

@@ -1,6 +1,7 @@
 """The `lsan` command. One module a subcommand; each is imported only when it is the one that runs."""
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -25,7 +26,7 @@ COMMANDS = {
     "remove-items": "take items out of a model, without training",
     "export": "write the one file that recommends without torch, checked against the model",
     "inspect": "show what is in an exported file",
-    "verify": "check that an exported file is whole and answers as it did when it was made",
+    "verify": "check that an exported file can be read and answers as it did when it was made",
     "page": "write a static site that recommends in the browser, offline",
     "batch": "recommend for every user of a log, from an exported file",
     "serve": "recommend over HTTP from an exported file",
@@ -49,14 +50,14 @@ def _module(command: str) -> ModuleType:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; return its exit status: 0, or 2 after an error that the user can act on."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _OneLineParser(prog="lsan", description="Next-item recommendation that fits on a phone.")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if arguments[:1] == [name]:
-            _module(name).add_arguments(subparser)
-    parsed = parser.parse_args(arguments)
-    try:
+    try:  # an import takes seconds too, in which somebody may stop it
+        parser = _OneLineParser(prog="lsan", description="Next-item recommendation that fits on a phone.")
+        subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+        for name, summary in COMMANDS.items():
+            subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+            if arguments[:1] == [name]:
+                _module(name).add_arguments(subparser)
+        parsed = parser.parse_args(arguments)
         _module(parsed.command).run(parsed)
     except LsanError as error:
         from lsan.cli.terminal import readable  # takes a tenth of a second to import
@@ -67,7 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # a full disk, a folder that may not be written, a name that is too long
-        print(f"lsan: error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        advice = ""
+        if error.errno == errno.ENOSPC:
+            advice = ": free some space and start it again (a training that had begun goes on with --resume)"
+        where = error.filename or "input or output"
+        print(f"lsan: error: {where}: {error.strerror or error}{advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("lsan: interrupted", file=sys.stderr)

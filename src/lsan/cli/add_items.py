@@ -20,7 +20,7 @@ from lsan.experiment import choose_device
 from lsan.files import new_folder
 from lsan.models.events import near_pairs
 from lsan.models.item_tables.warm_start import NEAR
-from lsan.runs import load_run, write_run
+from lsan.runs import load_finished, write_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         LsanError: when a file cannot be used, the model takes no items, or the folder exists.
     """
-    before = load_run(args.run, device=choose_device("cpu"))
+    before = load_finished(args.run, device=choose_device("cpu"))
     table = read_items(open_tables(args.items, TextFormat()), columns=Columns(), bad_rows=BadRows(skip=False))
     numbers = isinstance(before.catalogue.ids[0], int)
     rows = [row for row in table.frame.iter_rows(named=True) if not before.catalogue.index_of(row["id"])]

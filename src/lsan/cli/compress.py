@@ -14,7 +14,7 @@ from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
 from lsan.experiment import Observer, Part, dataset_of, evaluate, make_split
 from lsan.export.bundle import shipped_parts
-from lsan.runs import load_run
+from lsan.runs import load_finished, load_run, refuse_folder_of_others
 
 _UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1_000_000, "kib": 1024, "mib": 1024**2}
 
@@ -49,11 +49,9 @@ def run(args: argparse.Namespace) -> None:
     if args.tries < 1:
         raise ConfigError(f"--tries {args.tries}: expected a whole number of at least 1")
     device = use_device(args)
-    teachers = [load_run(folder, device=device) for folder in args.runs]
-    for folder, teacher in zip(args.runs, teachers, strict=True):
-        if not teacher.header.progress["finished"]:
-            raise ConfigError(f"{folder} is not finished: go on with `lsan train --resume {folder}`")
+    teachers = [load_finished(folder, device=device) for folder in args.runs]
     dataset = dataset_of(teachers[0].header.dataset, None if args.dataset is None else Dataset.open(args.dataset))
+    refuse_folder_of_others(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     with progress_display() as progress:
         task = progress.add_task("")
@@ -117,7 +115,7 @@ def _print_plans(known: list[Candidate], target: int | None) -> None:
     shown = known if target is None else [one for one in known if one.size + MARGIN <= target]
     for candidate in sorted(shown, key=lambda one: one.loss)[:8]:
         table.add_row(candidate.plan.name, f"{candidate.size:,}", f"{candidate.loss:.1%}")
-    out = console()
+    out = console(wide=True)  # a line that wraps still has its name and all figures
     out.print("plans that no other one beats in both bytes and estimated loss, best first")
     out.print(table)
 
@@ -127,7 +125,7 @@ def _print_tried(tried: Tried) -> None:
 
 
 def _print_report(before: int, chosen: Tried, changes: list[Change]) -> None:
-    out = console()
+    out = console(wide=True)  # a line that wraps still has its name and all figures
     table = plain_table("part", "bytes")
     for part, size in chosen.parts.items():
         table.add_row(part, f"{size:,}")

@@ -47,15 +47,19 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads; default: one a core")
 
 
+#: More would be a mistake, and PyTorch ends the process where it cannot make them.
+_MOST_THREADS = 1024
+
+
 def use_device(args: argparse.Namespace) -> torch.device:
     """Set the number of threads and choose the device.
 
     Raises:
-        ConfigError: when the number of threads is below 1, or CUDA is asked for and absent.
+        ConfigError: when the number of threads is below 1 or above 1,024, or CUDA is asked for and absent.
     """
     if args.threads is not None:
-        if args.threads < 1:
-            raise ConfigError(f"--threads {args.threads}: expected a whole number of at least 1")
+        if not 1 <= args.threads <= _MOST_THREADS:
+            raise ConfigError(f"--threads {args.threads}: expected a whole number of 1 to {_MOST_THREADS}")
         torch.set_num_threads(args.threads)
     return choose_device(cast(Device, args.device))
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     with ranking_progress() as progress:
         report = evaluate(run.network, dataset, split, run.header, args.part, device=device, progress=progress)
     known = len(dataset.catalogue) if split.known_items is None else int(split.known_items.sum())
-    out = console()
+    out = console(wide=True)  # a line that wraps still has its name and all figures
     for table in report_tables(report):
         out.print(table)
         out.print()

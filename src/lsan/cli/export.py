@@ -17,6 +17,7 @@ from lsan.export.static_engines import STATIC_ENGINES
 from lsan.export.static_export import export_static
 from lsan.export.verify import HISTORIES
 from lsan.extras import require_extra
+from lsan.files import refuse_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         LsanError: when the run cannot be used, or the file does not answer as the model does; then nothing is written.
     """
+    refuse_folder(args.out)  # before the test cases are ranked
     if args.to != "bundle" and args.arithmetic is not None:
         raise ConfigError("--arithmetic goes with a bundle; an ONNX model has --precision")
     if args.to == "onnx":

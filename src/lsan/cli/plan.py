@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         table.add_row(
             one.option, _bytes(one.shipped), _bytes(one.training), _bytes(one.serving), f"{one.microseconds:,.0f} µs"
         )
-    out = console()
+    out = console(wide=True)  # a line that wraps still has its name and all figures
     model = recipe.model
     narrow = "" if model.item_width is None else f", items of width {model.item_width}"
     out.print(f"{args.items:,} items, width {model.width}{narrow}, histories of {model.history} events, full length")

@@ -6,7 +6,7 @@ from pathlib import Path
 from lsan.compression.new_items import remove_items
 from lsan.experiment import choose_device
 from lsan.files import new_folder
-from lsan.runs import load_run, write_run
+from lsan.runs import load_finished, write_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         LsanError: when the run cannot be used, has no such item, or the folder exists.
     """
-    changed = load_run(args.run, device=choose_device("cpu"))
+    changed = load_finished(args.run, device=choose_device("cpu"))
     remove_items(changed, args.items)
     with new_folder(args.out) as temporary:
         write_run(temporary, changed)

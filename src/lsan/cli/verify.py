@@ -21,6 +21,6 @@ def run(args: argparse.Namespace) -> None:
     recommender = Recommender.load(args.file)
     worst = verify_vectors(recommender.file, recommender.engine)
     print(
-        f"{args.file}: whole; scores are within {worst:.1e} (of the largest) of what they were when it was made "
+        f"{args.file}: readable; scores are within {worst:.1e} (of the largest) of what they were when it was made "
         f"({recommender.engine.instruction_set})"
     )

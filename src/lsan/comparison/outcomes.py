@@ -39,7 +39,7 @@ from lsan.experiment import (
 )
 from lsan.files import write_atomically
 from lsan.models.baselines import BASELINES
-from lsan.runs import MODEL, RunHeader, load_run
+from lsan.runs import MODEL, RunHeader, load_run, refuse_folder_of_others
 
 #: Column of each policy in the file of ranks.
 _RANKS: dict[Policy, str] = {"unseen items": "rank_unseen_items", "all items": "rank_all_items"}
@@ -79,8 +79,10 @@ def check_runs(entries: Sequence[Entry], dataset: Dataset, folder: Path) -> None
     """See to it, before hours of training, that the runs in the folder are those that are asked for.
 
     Raises:
-        DataError: when a run is of other data or of another recipe; the keys that differ are named.
+        DataError: when a run is of other data or of another recipe; the keys that differ are named. Or when the folder
+            is itself a dataset or a run.
     """
+    refuse_folder_of_others(folder)
     for entry in entries:
         run = folder / "runs" / entry.label
         if entry.baseline or not _is_there(run):
@@ -139,7 +141,7 @@ def find_outcome(
         "model": None if entry.baseline else hashlib.sha256((run / MODEL).read_bytes()).hexdigest(),
     }
     figures, ranks = (run.with_name(f"{entry.label}.{part}.{suffix}") for suffix in ("json", "parquet"))
-    if not (ranks.exists() and _made_from(figures) == made_from):
+    if _made_from(figures) != made_from or _ranks_in(ranks) is None:
         content, table = _evaluate(entry, dataset, part, run, device=device, progress=progress)
         buffer = io.BytesIO()
         table.write_parquet(buffer)
@@ -155,6 +157,14 @@ def find_outcome(
         users=table["user"].to_numpy(),
         ranks={policy: table[column].to_numpy() for policy, column in _RANKS.items()},
     )
+
+
+def _ranks_in(path: Path) -> pl.DataFrame | None:
+    """The ranks of a file, None where there are none that can be read."""
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
 
 
 def _made_from(figures: Path) -> Any:

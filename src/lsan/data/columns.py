@@ -117,8 +117,8 @@ def find_columns(columns: tuple[str, ...], wanted: Wanted, *, where: str) -> dic
             if headerless:
                 raise DataError(f"{where}, line 1: {headerless}")
             raise DataError(
-                f"{where}: no {role} column among {_listed(columns)}: name it with {wanted.flags[role]}"
-                + ("; is this a log?" if len(columns) == 1 else "")
+                f"{where}: no {role} column among {_listed(columns)}: rename one, or name it with "
+                f"{wanted.flags[role]} of `lsan prepare`" + ("; is this a log?" if len(columns) == 1 else "")
             )
     return positions
 

@@ -10,6 +10,7 @@ users.arrow     id of the users 0..U-1 (Arrow IPC)
 
 import hashlib
 import json
+import tokenize
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -154,7 +155,8 @@ def write_dataset(
             text = json.dumps(header, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             (folder / "dataset.json").write_bytes(text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+        reason = error.strerror or f"{error}; is the disk full?"  # NumPy does not say why it wrote less
+        raise DataError(f"cannot write {path}: {reason}") from error
 
 
 def _update_digest(digest: "hashlib._Hash", column: pl.Series) -> None:
@@ -173,10 +175,15 @@ def _write_table(path: Path, frame: pl.DataFrame) -> None:
     frame.rechunk().write_ipc(path, compat_level=pl.CompatLevel.oldest())
 
 
+def is_dataset(path: Path) -> bool:
+    """Whether this is a dataset's folder, whole or not."""
+    return (path / "dataset.json").is_file()
+
+
 def _map(path: Path, dtype: type[np.generic]) -> npt.NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, tokenize.TokenError) as error:  # as NumPy reads the header
         raise DataError(f"{path}: cannot be read ({error}); prepare the log again") from error
     if array.dtype != dtype or array.ndim != 1:
         raise DataError(f"{path}: expected a one-dimensional {np.dtype(dtype)} array, got {array.ndim}-d {array.dtype}")
@@ -186,5 +193,5 @@ def _map(path: Path, dtype: type[np.generic]) -> npt.NDArray[Any]:
 def _read_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     try:
         return pl.read_ipc(path, columns=list(columns))
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(f"{path}: cannot be read ({error}); prepare the log again") from error

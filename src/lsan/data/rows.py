@@ -84,7 +84,9 @@ class BadRows:
         for row in sorted(rows, key=lambda bad: bad.line)[:SHOWN]:
             place = f"{table.unit} {row.line}" + ("" if row.field is None else f", field {row.field!r}")
             if not self.skip:
-                raise DataError(f"{table.name}, {place}: {row.reason} (`--on-bad-rows skip` leaves such rows out)")
+                raise DataError(
+                    f"{table.name}, {place}: {row.reason} (`lsan prepare --on-bad-rows skip` leaves such rows out)"
+                )
             if len(self.examples) < SHOWN:
                 self.examples.append(f"{Path(table.name).name}, {place}: {row.reason}")
 

@@ -14,6 +14,7 @@ _HEAD = 2**15
 #: Most requests that wait on one connection for the answer to the one before; the next one ends the connection.
 _PIPELINED = 16
 
+_END = b"\r\n\r\n"  # of a head
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 #: Most open connections of a worker.
@@ -64,18 +65,19 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on."""
         in_head = self._in_head or not self._in_request
+        if in_head and self._head_bytes + len(data.partition(_END)[0]) > _HEAD:
+            self._refuse(ProblemError("head-too-large", f"send at most {_HEAD:,} bytes before the body"))
+            return
         super().data_received(self._without_upgrade(data) if in_head else data)
-        if self._in_head and not self.transport.is_closing():
+        if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > _HEAD:
-                self._refuse(ProblemError("head-too-large", f"send at most {_HEAD:,} bytes before the body"))
 
     def _without_upgrade(self, data: bytes) -> bytes:
         """The head without a wish for another protocol, which need not be heard. The parser would take the body for
         that protocol; Java's own client has such a wish and a body in every request. The name of a header may come in
         pieces, so a line is held back until it is whole."""
         data, self._held = self._held + data, b""
-        head, end, rest = data.partition(b"\r\n\r\n")
+        head, end, rest = data.partition(_END)
         if not end:
             whole = data.rfind(b"\r\n")
             whole = whole if whole >= 0 else len(data) - data.endswith(b"\r")
@@ -93,9 +95,10 @@ class Connection(HttpToolsProtocol):
         """Its head is there: the body has as long again."""
         if len(self.pipeline) >= _PIPELINED:
             raise ValueError("too many requests before their answers")
+        super().on_headers_complete()  # first: what it cannot read is answered as a bad head
         self._in_head = False
+        self._head_bytes = 0
         self._awaited_since = self.loop.time()
-        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """It is there as a whole."""
