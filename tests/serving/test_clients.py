@@ -78,6 +78,16 @@ def test_a_request_that_does_not_arrive(served: Served, begun: bytes) -> None:
         assert time.monotonic() - before < 5
 
 
+def test_a_second_request_that_does_not_arrive(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        time.sleep(0.1)
+        connection.recv(65536)
+        connection.sendall(b"\r\nGET /heal")
+        assert problem_in(rest_of(connection)) == "too-slow"
+
+
 def test_a_request_that_arrives_drop_by_drop(served: Served) -> None:
     with served.connect() as connection:
         before = time.monotonic()

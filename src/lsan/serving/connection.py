@@ -80,7 +80,10 @@ class Connection(HttpToolsProtocol):
         head, end, rest = data.partition(_END)
         if not end:
             whole = data.rfind(b"\r\n")
-            whole = whole if whole >= 0 else len(data) - data.endswith(b"\r")
+            if whole < 0:
+                whole = len(data) - data.endswith(b"\r")
+            elif whole == 0 and not self._in_head:  # no line yet: the parser shall see that a request begins
+                whole = len(data)
             head, self._held = data[:whole], data[whole:]
         return _UPGRADE.sub(b"\r\nIgnored:", head) + end + rest
 
