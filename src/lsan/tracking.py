@@ -191,8 +191,8 @@ class MLflow:
         except MlflowException as error:
             self._run = None
             raise ConfigError(
-                f"MLflow cannot be used: {error}; check MLFLOW_TRACKING_URI, or go on without: leave out --track mlflow"
-                f"{f' and delete {path}' if path.exists() else ''}"
+                f"MLflow cannot be used: {error}; check MLFLOW_TRACKING_URI, or go on without it: "
+                f"{f'delete {path}, then ' if path.exists() else ''}`lsan train --resume {folder}`"
             ) from error
 
     def _new_run(self, header: RunHeader, folder: Path) -> str:
