@@ -51,8 +51,8 @@ def test_without_times(dataset: Dataset, make_dataset: MakeDataset) -> None:
 
 def test_unknown_items_take_their_times_with_them(dataset: Dataset) -> None:
     both = histories(dataset, known=[1, 2, 4])
-    assert both.items.tolist() == [[0, 2], [0, 2]]
-    assert (both.times // HOUR).tolist() == [[-1, 23], [-1, 26]]
+    assert both.items.tolist() == [[1, 2], [0, 2]]
+    assert (both.times // HOUR).tolist() == [[22, 23], [-1, 26]]
     assert (both.asked // HOUR).tolist() == [25, 27]
 
 

@@ -152,8 +152,8 @@ def operation(name: str, **names: Any) -> Callable[[dict[str, Any]], object]:
         (lambda m: m["table"].update(offsets=[3, -1]), "not inside"),
         (lambda m: m["table"].update(rows=[1] * 65, offsets=[0] * 65), "1 to 64"),
         (lambda m: m["table"].update(slices=3), "slices"),
-        (lambda m: m["table"].update(rows=[1] * 18, offsets=[0] * 18, codes={"from": "digits"}), "18 tables .* 17"),
-        (lambda m: m["table"].update(rows=[1] * 9, offsets=[0] * 9, codes={"from": "hash"}), "9 tables .* 8"),
+        (lambda m: m["table"].update(rows=[1] * 18, offsets=[0] * 18, codes={"from": "digits"}), "more than 17 tables"),
+        (lambda m: m["table"].update(rows=[1] * 9, offsets=[0] * 9, codes={"from": "hash"}), "more than 8 tables"),
         (lambda m: m["table"].update(weight="nobody"), "there is no tensor nobody"),
         (lambda m: m["table"].update(weight="popularity.items"), "neither of floats"),
         (lambda m: m["table"]["codes"].update(bits=33), "bits"),
@@ -303,7 +303,7 @@ def test_rows_that_need_too_much_memory_for_their_scores() -> None:
     b.table |= {"rows": [rows] * 64, "offsets": [0] * 64, "slices": 64}
     b.tensors["codes"] = packed(np.zeros((3, 64)), 23)
     b.op("last", [b.op("items", factor=1.0)])
-    with pytest.raises(ValueError, match="scores of its rows need more than 1 GiB"):
+    with pytest.raises(ValueError, match="needs more than 1 GiB"):
         engine.Engine(b.content())
 
 

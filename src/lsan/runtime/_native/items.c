@@ -28,7 +28,7 @@ static bool read_codes(reader *r, uint32_t table, const tensor *weight, bool sco
     codes->slices = (uint32_t)slices;
     REQUIRE(codes->slices == 1 || codes->slices == codes->count, "table: slices is neither 1 nor the number of tables");
     REQUIRE(weight->dims[1] * codes->slices == m->width, "table: tensor %.*s does not fit the width", TENSOR(weight));
-    REQUIRE(weight->dims[0] < (uint64_t)1 << 31, "table: tensor %.*s is too large", TENSOR(weight));
+    REQUIRE(weight->dims[0] < (uint64_t)1 << 31, "tensor %.*s is too large", TENSOR(weight));
     codes->narrow = true;
     uint32_t plane = 0;
     for (uint32_t n = 0; n < codes->count; n++) {
@@ -47,7 +47,7 @@ static bool read_codes(reader *r, uint32_t table, const tensor *weight, bool sco
         codes->narrow &= t->bytes == 1;
         t->scores = codes->scores;
         codes->scores += ((size_t)t->rows + 63) / 64 * 64;
-        REQUIRE(codes->scores <= MAX_WORKSPACE / 4, "table: scores of its rows need more than 1 GiB");
+        REQUIRE(codes->scores <= MAX_WORKSPACE / 4, "the program needs more than 1 GiB to run");
     }
     if (scored && !lsan_same_bias(&m->bias) && (codes->narrow || m->bias.kind == BIAS_PLANE)) {
         m->bias.plane = true;
@@ -63,7 +63,7 @@ static bool read_codes(reader *r, uint32_t table, const tensor *weight, bool sco
     const uint8_t *data = NULL, *pairs = NULL;
     int64_t bits = 0, paired = 0, pair_count = 0;
     uint32_t most = from == DIGITS ? MAX_DIGITS : from == HASH ? MAX_HASHES : MAX_TABLES;
-    REQUIRE(codes->count <= most, "codes: %u tables where there may be %u", codes->count, most);
+    REQUIRE(codes->count <= most, "codes: more than %u tables", most);
     if (from != HASH) {
         TRY(lsan_get_integer(r, source, "bits", 1, 32, &bits));
         uint64_t numbers = (uint64_t)m->items * (from == DIGITS ? 1 : codes->count);
