@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 
 from lsan.config import Recipe, recipe_from, recipe_to
 from lsan.data.catalogue import Catalogue
+from lsan.data.dataset import is_dataset
 from lsan.errors import DataError
 from lsan.files import write_atomically
 from lsan.models.item_tables.coded import CodedTable
@@ -157,8 +158,8 @@ def load_finished(folder: Path, *, device: torch.device) -> Run:
 
 def refuse_folder_of_others(folder: Path) -> None:
     """Raise `DataError` when the folder is a dataset or a run: nothing else is written into it."""
-    for name, kind in (("dataset.json", "a dataset"), ("run.json", "a run")):
-        if (folder / name).exists():
+    for kind, found in (("a dataset", is_dataset(folder)), ("a run", (folder / "run.json").exists())):
+        if found:
             raise DataError(f"{folder} is {kind}: name another folder to write to")
 
 
