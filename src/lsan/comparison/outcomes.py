@@ -141,7 +141,8 @@ def find_outcome(
         "model": None if entry.baseline else hashlib.sha256((run / MODEL).read_bytes()).hexdigest(),
     }
     figures, ranks = (run.with_name(f"{entry.label}.{part}.{suffix}") for suffix in ("json", "parquet"))
-    if _made_from(figures) != made_from or _ranks_in(ranks) is None:
+    table = _ranks_in(ranks) if _made_from(figures) == made_from else None
+    if table is None:
         content, table = _evaluate(entry, dataset, part, run, device=device, progress=progress)
         buffer = io.BytesIO()
         table.write_parquet(buffer)
@@ -149,7 +150,7 @@ def find_outcome(
         figures.unlink(missing_ok=True)
         write_atomically(ranks, buffer.getvalue())
         write_atomically(figures, (json.dumps({"made_from": made_from, **content}, indent=1) + "\n").encode())
-    content, table = json.loads(figures.read_bytes()), pl.read_parquet(ranks)
+    content = json.loads(figures.read_bytes())
     return Outcome(
         entry=entry,
         costs=Costs(**content["costs"]),
