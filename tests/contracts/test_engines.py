@@ -16,7 +16,7 @@ from lsan.export.program import program_of
 from lsan.models.network import Network
 from lsan.runtime.engine import Engine, make_engine
 from lsan.runtime.file import BundleFile
-from lsan.runtime.verify import verify_vectors
+from lsan.runtime.verify import verify_bundle
 from small_networks import (
     ASKED,
     HOUR,
@@ -62,7 +62,7 @@ def test_scores_are_the_networks(config: ModelConfig, precision: Any, kind: str)
     run = settled_run(config, precision)
     bundle = make_bundle(run)
     engine = engine_of(bundle, kind)
-    assert verify_vectors(BundleFile.parse(bundle.content), engine) < 1e-5
+    assert verify_bundle(BundleFile.parse(bundle.content), engine) < 1e-5
     place = np.argsort(bundle.order)
     for row in [*ROWS, []]:
         expected = run.network.scores(histories_of(row or [0]))[0].numpy()

@@ -3,12 +3,15 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from measured import assert_measured
 
 import lsan.export.export
@@ -22,7 +25,6 @@ from lsan.export.export import export_bundle
 from lsan.runs import Run, load_run, write_run
 from lsan.runtime import Recommender
 from lsan.runtime.file import BundleFile, read_bundle
-from lsan.runtime.verify import verify_vectors
 
 CPU = torch.device("cpu")
 
@@ -74,11 +76,9 @@ def test_a_file_that_answers_otherwise_is_not_written(
         if where == "real":  # the test vectors agree with the file, and neither with the network
             return made
         other = make_bundle(run)
-        file = BundleFile.parse(other.content)
-        at = other.content.index(file.tensors["table.bias"].tobytes())
-        size = file.tensors["table.bias"].nbytes
-        old = BundleFile.parse(made.content).tensors["table.bias"].tobytes()
-        return Bundle(content=other.content[:at] + old + other.content[at + size :], parts={}, order=other.order)
+        file, old = BundleFile.parse(other.content), BundleFile.parse(made.content)
+        tensors = {**file.tensors, "table.bias": old.tensors["table.bias"]}
+        return Bundle(content=bundle_bytes(tensors, dict(file.manifest)), parts={}, order=other.order)
 
     monkeypatch.setattr(lsan.export.export, "make_bundle", wrong)
     with pytest.raises(BundleError, match=r"off by|recommends"):
@@ -106,7 +106,7 @@ def test_the_commands(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "nDCG@10" in printed
     assert f"written {path}" in printed
     assert main(["verify", path]) == 0
-    assert "readable" in capsys.readouterr().out
+    assert "whole" in capsys.readouterr().out
     assert main(["inspect", path]) == 0
     assert "60 items" in (shown := capsys.readouterr().out)
     assert f"{(tmp_path / 'model.lsan').stat().st_size:,}" in shown
@@ -141,13 +141,42 @@ def test_what_a_file_says_does_not_steer_the_terminal(
 
 
 def test_verify_finds_another_answer(small_run: Path) -> None:
-    content = make_bundle(load_run(small_run, device=CPU)).content
-    file = BundleFile.parse(content)
-    at = content.index(file.tensors["check.scores"].tobytes())
-    changed = content[:at] + np.float32(5).tobytes() + content[at + 4 :]
-    recommender = Recommender(changed)
-    with pytest.raises(BundleError, match="test vector 0"):
-        verify_vectors(recommender.file, recommender.engine)
+    file = BundleFile.parse(make_bundle(load_run(small_run, device=CPU)).content)
+    scores = file.tensors["check.scores"].copy()
+    scores[0, 0] = 5
+    changed = bundle_bytes({**file.tensors, "check.scores": scores}, dict(file.manifest))
+    with pytest.raises(BundleError, match=r"other\.lsan: .*test vector 0"):
+        Recommender(changed, where="other.lsan").verify()
+
+
+@cache
+def _content(folder: Path) -> bytes:
+    return make_bundle(load_run(folder, device=CPU)).content
+
+
+@given(data=st.data())
+def test_verify_finds_any_changed_byte_of_a_tensor(
+    small_run: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = _content(small_run)
+    at = data.draw(st.integers(8 + int.from_bytes(content[:8], "little"), len(content) - 1))
+    path = tmp_path_factory.mktemp("damaged") / "model.lsan"
+    path.write_bytes(content[:at] + bytes([content[at] ^ data.draw(st.integers(1, 255))]) + content[at + 1 :])
+    assert main(["verify", str(path)]) == 2
+
+
+def test_bundles_without_a_digest_can_be_used(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = _content(small_run)
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    del header["__metadata__"]["sha256"]
+    path = tmp_path / "old.lsan"
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    assert main(["verify", str(path)]) == 0
+    assert "no digest" in capsys.readouterr().out
 
 
 def test_runs_whose_items_were_removed_or_added_can_be_exported(small_run: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """New files of the model, and workers that die."""
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -10,7 +9,9 @@ import pytest
 from served import Served, await_that, serving, workers_of
 
 from lsan.errors import BundleError, DataError
+from lsan.export.bundle import bundle_bytes
 from lsan.files import write_atomically
+from lsan.runtime.file import BundleFile
 from lsan.serving.model import version_of
 from lsan.serving.watch import Watch
 
@@ -143,13 +144,10 @@ def test_a_model_that_could_not_be_kept_is_read_again(file: Path, contents: list
 
 
 def test_a_model_that_answers_otherwise_than_it_should_is_refused(contents: list[bytes], tmp_path: Path) -> None:
-    place = contents[0].index(b"check.scores")
-    header = json.loads(contents[0][8 : 8 + int.from_bytes(contents[0][:8], "little")])
-    begin = 8 + int.from_bytes(contents[0][:8], "little") + header["check.scores"]["data_offsets"][0]
-    assert place < begin
-    changed = bytearray(contents[0])
-    changed[begin + 3] ^= 0x40  # the exponent of a score
+    whole = BundleFile.parse(contents[0])
+    scores = whole.tensors["check.scores"].copy()
+    scores[0, 0] += 5
     file = tmp_path / "changed.lsan"
-    file.write_bytes(changed)
+    file.write_bytes(bundle_bytes({**whole.tensors, "check.scores": scores}, dict(whole.manifest)))
     with pytest.raises(BundleError, match=r"changed\.lsan: test vector 0"):
         Watch(file).first()

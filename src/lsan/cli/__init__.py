@@ -26,7 +26,7 @@ COMMANDS = {
     "remove-items": "take items out of a model, without training",
     "export": "write the one file that recommends without torch, checked against the model",
     "inspect": "show what is in an exported file",
-    "verify": "check that an exported file can be read and answers as it did when it was made",
+    "verify": "check that an exported file is whole and answers as it did when it was made",
     "page": "write a static site that recommends in the browser, offline",
     "batch": "recommend for every user of a log, from an exported file",
     "serve": "recommend over HTTP from an exported file",

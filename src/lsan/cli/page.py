@@ -7,7 +7,6 @@ from lsan.cli.terminal import ranking_progress
 from lsan.page.site import TITLE, refuse_unless_page, site_files, write_site
 from lsan.runtime.file import read_bytes
 from lsan.runtime.recommender import Recommender
-from lsan.runtime.verify import verify_vectors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +43,7 @@ def how_to_look(folder: Path) -> str:
 
 def _verified(file: Path) -> bytes:
     content = read_bytes(file)
-    recommender = Recommender(content, where=str(file))
-    verify_vectors(recommender.file, recommender.engine)
+    Recommender(content, where=str(file)).verify()
     return content
 
 

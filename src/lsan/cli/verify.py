@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from lsan.runtime.recommender import Recommender
-from lsan.runtime.verify import verify_vectors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +18,9 @@ def run(args: argparse.Namespace) -> None:
         LsanError: when the file is damaged, or answers otherwise than it did when it was made.
     """
     recommender = Recommender.load(args.file)
-    worst = verify_vectors(recommender.file, recommender.engine)
+    worst = recommender.verify()
+    state = "readable (it has no digest)" if recommender.file.sha256 is None else "whole"
     print(
-        f"{args.file}: readable; scores are within {worst:.1e} (of the largest) of what they were when it was made "
+        f"{args.file}: {state}; scores are within {worst:.1e} (of the largest) of what they were when it was made "
         f"({recommender.engine.instruction_set})"
     )

@@ -1,5 +1,6 @@
 """Writes a bundle (docs/bundle.md): one safetensors file with all that recommending takes."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -277,7 +278,7 @@ def bundle_bytes(tensors: dict[str, Array], manifest: dict[str, Any]) -> bytes:
     library orders its metadata by chance."""
     text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
     tensors["manifest"] = np.frombuffer(text, dtype=np.uint8)
-    header: dict[str, Any] = {"__metadata__": {"format": "lsan", "schema": SCHEMA}}
+    header: dict[str, Any] = {}
     pieces, place = [], 0
     for name in sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name)):  # so that all are aligned
         tensor = np.ascontiguousarray(tensors[name])
@@ -285,6 +286,8 @@ def bundle_bytes(tensors: dict[str, Array], manifest: dict[str, Any]) -> bytes:
         header[name] = {"dtype": _KINDS[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": ends}
         pieces.append(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
         place += tensor.nbytes
+    about = {"format": "lsan", "schema": SCHEMA, "sha256": hashlib.sha256(b"".join(pieces)).hexdigest()}
+    header = {"__metadata__": about} | header
     start = json.dumps(header, separators=(",", ":")).encode()
     start += b" " * (-len(start) % 8)
     return b"".join([len(start).to_bytes(8, "little"), start, *pieces])

@@ -17,7 +17,6 @@ from lsan.export.verify import Agreement, EngineScorer, compare_histories, evalu
 from lsan.files import write_atomically
 from lsan.runs import Run, load_run
 from lsan.runtime.recommender import Recommender
-from lsan.runtime.verify import verify_vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ def checked_bundle(
     made = make_bundle(run, arithmetic=arithmetic, metrics=run.header.progress)
     recommender = Recommender(made.content, where="the new bundle")
     engine = recommender.engine
-    difference = verify_vectors(recommender.file, engine)
+    difference = recommender.verify()
     agreement = report = latency = None
     if cases is not None:
         scorer = EngineScorer(engine, made.order)

@@ -18,9 +18,8 @@ from lsan.export.onnx_session import OnnxScorer, session_of, verify_model
 from lsan.export.onnx_settings import TOLERANCES, Answer, Precision
 from lsan.export.verify import compare_histories, evaluate_file, microseconds, some_histories
 from lsan.files import write_atomically
-from lsan.runtime.engine import make_engine
-from lsan.runtime.file import PARTS, VOCABULARY, BundleFile, parse_bundle, read_bytes
-from lsan.runtime.verify import verify_vectors
+from lsan.runtime.file import PARTS, VOCABULARY, BundleFile, read_bytes
+from lsan.runtime.recommender import Recommender
 from lsan.runtime.vocabulary import Vocabulary
 
 
@@ -54,9 +53,9 @@ def export_onnx(
         run, cases = load_with_cases(source, dataset)
         bundle = make_bundle(run, metrics=run.header.progress)
         content, order = bundle.content, bundle.order
-    file = parse_bundle(content, str(source))
-    engine = make_engine(content, file)
-    verify_vectors(file, engine)
+    recommender = Recommender(content, where=str(source))
+    recommender.verify()
+    file, engine = recommender.file, recommender.engine
     made = make_onnx(file, answer=answer, precision=precision)
     onnx.checker.check_model(made.model)
     onnx.helper.set_model_props(

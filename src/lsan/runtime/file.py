@@ -1,5 +1,6 @@
 """Reads a bundle (docs/bundle.md): tensors by name and the manifest, all lengths checked before anything is made."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -48,6 +49,10 @@ class BundleFile:
     """All tensors but the manifest, as views of the file's bytes."""
     manifest_bytes: Array
     """The manifest as it is in the file."""
+    data: bytes | memoryview = b""
+    """The bytes of all tensors."""
+    sha256: str | None = None
+    """SHA-256 of `data` in hexadecimal digits, as the header has it; None where it has none."""
 
     @classmethod
     def parse(cls, content: bytes) -> "BundleFile":
@@ -56,7 +61,7 @@ class BundleFile:
         Raises:
             BundleError: with what is wrong.
         """
-        tensors = _tensors(content)
+        tensors, data, sha256 = _tensors(content)
         found = tensors.pop("manifest", None)
         if found is None or found.dtype != np.uint8 or found.ndim != 1 or len(found) > MANIFEST_LIMIT:
             raise BundleError("no tensor 'manifest' of bytes, or it is too long")
@@ -71,7 +76,12 @@ class BundleFile:
         for name, kind in (("quantised", dict), ("table", dict), ("program", list), ("output", dict)):
             if not isinstance(manifest.get(name), kind):
                 raise BundleError(f"the manifest: {name!r} is missing or of the wrong type")
-        return cls(manifest=manifest, tensors=tensors, manifest_bytes=found)
+        return cls(manifest=manifest, tensors=tensors, manifest_bytes=found, data=data, sha256=sha256)
+
+    def check_digest(self) -> None:
+        """Raises `BundleError` when the tensors' bytes are not those that were written."""
+        if self.sha256 not in (None, hashlib.sha256(self.data).hexdigest()):
+            raise BundleError("damaged: its bytes are not those that were written (SHA-256); copy or export it again")
 
     def tensor(self, name: str, kind: type, shape: tuple[int | None, ...]) -> Array:
         """The tensor of that name; None in `shape` stands for any length.
@@ -230,7 +240,8 @@ def unpack(packed: npt.NDArray[np.uint8], bits: int, count: int) -> IntArray:
     return numbers
 
 
-def _tensors(content: bytes) -> dict[str, Array]:
+def _tensors(content: bytes) -> tuple[dict[str, Array], memoryview, str | None]:
+    """The tensors by name, the bytes of all, and what the header says is their SHA-256."""
     if len(content) < 8:
         raise BundleError(f"only {len(content)} bytes: not a bundle")
     size = int.from_bytes(content[:8], "little")
@@ -242,6 +253,9 @@ def _tensors(content: bytes) -> dict[str, Array]:
         raise BundleError('no "format": "lsan" in the header: not a bundle')
     if metadata.get("schema") != SCHEMA:
         raise BundleError(f"schema {metadata.get('schema')!r:.80}; this lsan reads schema {SCHEMA}: take a newer lsan")
+    sha256 = metadata.get("sha256")
+    if not isinstance(sha256, str | None):
+        raise BundleError(f"'sha256' of the header is {sha256!r:.80}, expected a text")
     data = memoryview(content)[8 + size :]
     tensors: dict[str, Array] = {}
     places: list[tuple[int, int, str]] = []
@@ -270,7 +284,7 @@ def _tensors(content: bytes) -> dict[str, Array]:
         end = stop
     if end != len(data):
         raise BundleError(f"{len(data) - end} bytes after the last tensor")
-    return tensors
+    return tensors, data, sha256
 
 
 def _json(text: bytes, what: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lsan.errors import BundleError, ConfigError
 from lsan.runtime.engine import Best, Engine, Mask, make_engine
 from lsan.runtime.file import BundleFile, FloatArray, IntArray, parse_bundle, read_bytes
 from lsan.runtime.item_table import ItemTable
+from lsan.runtime.verify import verify_bundle
 from lsan.runtime.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Recommender:
             raise BundleError(f"{where}: {error}") from error
         self._all_offered = bool(self._offered.all())
         self._called = lru_cache(2**16)(self.vocabulary.describe)
+        self._where = where
 
     @classmethod
     def load(cls, path: str | Path, *, native: bool | None = None) -> "Recommender":
@@ -110,6 +112,18 @@ class Recommender:
             BundleError: when it cannot be read or is not a bundle that this lsan can use.
         """
         return cls(read_bytes(path), where=str(path), native=native)
+
+    def verify(self) -> float:
+        """Check that the bundle is as it was written, and answers here as it did then: the largest difference between a
+        score and that of its test vectors, as a share of the largest absolute score.
+
+        Raises:
+            BundleError: when it is damaged or answers otherwise.
+        """
+        try:
+            return verify_bundle(self.file, self.engine)
+        except BundleError as error:
+            raise BundleError(f"{self._where}: {error}") from error
 
     def recommend(
         self,

@@ -1,4 +1,4 @@
-"""Replays a bundle's test vectors."""
+"""Whether a bundle is as it was written: its digest, and its test vectors replayed."""
 
 import numpy as np
 
@@ -7,13 +7,15 @@ from lsan.runtime.engine import Engine
 from lsan.runtime.file import BundleFile
 
 
-def verify_vectors(file: BundleFile, engine: Engine) -> float:
+def verify_bundle(file: BundleFile, engine: Engine) -> float:
     """Largest difference between the engine's scores and those in the bundle, as a share of the largest absolute score.
 
     Raises:
-        BundleError: when there are no test vectors, they do not fit the bundle, or the engine answers otherwise: a
-            score is off by more than the bundle's tolerance, or an item that should not be among the best is.
+        BundleError: when the bundle's bytes are not those that were written, there are no test vectors, they do not fit
+            the bundle, or the engine answers otherwise: a score is off by more than the bundle's tolerance, or an item
+            that should not be among the best is.
     """
+    file.check_digest()
     items = file.tensor("check.items", np.int32, (None, None))
     if engine.timed:
         times = file.tensor("check.times", np.int64, items.shape)

@@ -7,9 +7,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from lsan.answers import Recommendations
-from lsan.errors import BundleError
 from lsan.runtime import Recommender
-from lsan.runtime.verify import verify_vectors
 from lsan.runtime.vocabulary import Vocabulary
 from lsan.serving.pages import Page, make_pages
 
@@ -25,10 +23,7 @@ class Model:
             BundleError: when these are not a bundle that this lsan can use, or it answers otherwise than it should.
         """
         self.recommender = Recommender(content, where=where)
-        try:
-            verify_vectors(self.recommender.file, self.recommender.engine)
-        except BundleError as error:
-            raise BundleError(f"{where}: {error}") from error
+        self.recommender.verify()
         self.version = version_of(content)
         """The beginning of the SHA-256 of the file."""
         self.bytes = len(content)
