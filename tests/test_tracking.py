@@ -5,8 +5,10 @@ import logging
 import os
 import sys
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -206,6 +208,39 @@ def test_a_store_that_cannot_be_used_stops_a_training_before_it_starts(
         tracked(Observer(), ["mlflow"]) as observer,
     ):
         resume_run(folder, None, device=CPU, observer=observer)
+
+
+def test_a_server_that_does_not_answer_is_not_tried_for_long(
+    small_shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Away(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(503)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")  # and what is set meanwhile is taken back afterwards
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+    with HTTPServer(("127.0.0.1", 0), Away) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with (
+                pytest.raises(ConfigError, match=r"MLflow cannot be used: .*503"),
+                tracked(Observer(), ["mlflow"]) as observer,
+            ):
+                start_run(small_shop, RECIPE, tmp_path / "run", device=CPU, observer=observer)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert len(asked) == 4
 
 
 @pytest.mark.parametrize(("name", "module"), [("mlflow", "mlflow"), ("tensorboard", "tensorboard")])

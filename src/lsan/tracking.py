@@ -153,6 +153,11 @@ class TensorBoard:
             self._writer.close()
 
 
+#: How often a server that does not answer is tried again, after 2, 4 and 8 seconds: MLflow's own 7 times would hold up
+#: every epoch for 4 minutes.
+_RETRIES = "3"
+
+
 class MLflow:
     """A run in MLflow's default store or that of MLFLOW_TRACKING_URI: metrics by epoch, the recipe as parameters.
 
@@ -164,6 +169,7 @@ class MLflow:
     def __init__(self) -> None:
         # the last two are MLflow's for its default store, and not among mlflow-skinny's own
         require_extra("mlflow", "mlflow", "alembic", "sqlalchemy", needed_by="--track mlflow")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
         from mlflow import MlflowClient
 
         self._make_client = MlflowClient
