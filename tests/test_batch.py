@@ -9,6 +9,7 @@ import torch
 
 import lsan.batch
 from lsan.batch import recommend_all
+from lsan.cli import main
 from lsan.data.dataset import Dataset
 from lsan.errors import BundleError, ConfigError, DataError
 from lsan.export.bundle import make_bundle
@@ -124,6 +125,30 @@ def test_what_is_read_is_not_written_over(bundle: Path, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="is what is read, and would be lost"):
             recommend_all(bundle, tmp_path / "log.csv", out)
         assert out.read_bytes() == before
+
+
+def test_a_log_with_columns_of_other_names(
+    bundle: Path, small_shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = Recommender.load(bundle).vocabulary.ids
+    usual, other = tmp_path / "usual.csv", tmp_path / "other.csv"
+    usual.write_text(f"user,item,timestamp\na,{ids[0]},1700000000\na,{ids[1]},1700000009\n")
+    other.write_text(f"wer;was;wann\na;{ids[1]};1700000009\na;;1700000010\na;{ids[0]};1700000000\n")
+    out = tmp_path / "recs.parquet"
+    assert main(["batch", str(bundle), "--histories", str(usual), "--out", str(out)]) == 0
+    expected = pl.read_parquet(out)
+    asked = ["batch", str(bundle), "--histories", str(other), "--out", str(out)]
+    assert main(asked) == 2
+    assert "name it with --user" in capsys.readouterr().err
+    asked += ["--user", "wer", "--item", "was", "--timestamp", "wann"]
+    assert main(asked) == 2
+    assert "other.csv, line 3, field 'was'" in capsys.readouterr().err
+    assert main([*asked, "--on-bad-rows", "skip"]) == 0
+    assert "1 bad rows of" in capsys.readouterr().out
+    assert pl.read_parquet(out).equals(expected)
+    asked[3] = str(small_shop.path)
+    assert main(asked) == 2
+    assert "leave out what describes the columns" in capsys.readouterr().err
 
 
 def test_a_folder_of_files_is_a_log_too(bundle: Path, tmp_path: Path) -> None:

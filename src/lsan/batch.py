@@ -4,14 +4,15 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from lsan.data.columns import Columns
 from lsan.data.dataset import Dataset, is_dataset
-from lsan.data.prepare import prepare_dataset
+from lsan.data.prepare import PrepareOptions, prepare_dataset
 from lsan.errors import ConfigError, DataError
 from lsan.files import refuse_folder, write_atomically
 from lsan.runtime.file import IntArray, read_bytes
@@ -31,6 +32,8 @@ class Batch:
     """Recommendations."""
     unknown: int
     """Events of items that the bundle does not know, which were skipped."""
+    bad_rows: int
+    """Rows of the log that were left out, where `options` says so; 0 for a dataset folder."""
 
 
 def recommend_all(
@@ -40,6 +43,8 @@ def recommend_all(
     k: int = 10,
     *,
     exclude_seen: bool | None = None,
+    columns: Columns | None = None,
+    options: PrepareOptions | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Batch:
@@ -54,17 +59,22 @@ def recommend_all(
         out: the file; replaced where it exists.
         k: how many for each user.
         exclude_seen: leave out the items of the user's whole history; None follows the bundle.
+        columns: names of a log's columns that the usual names do not cover.
+        options: how a log is read.
         threads: None for all cores.
         progress: called with (users done, users).
 
     Raises:
         BundleError: when the bundle cannot be used.
         DataError: when the log cannot be read, or the output cannot be written.
-        ConfigError: when k or threads is below 1.
+        ConfigError: when k or threads is below 1, or `columns` names what is not there, or describes a dataset folder.
     """
     for name, number in (("k", k), ("threads", threads)):
         if number is not None and number < 1:
             raise ConfigError(f"{name} must be at least 1, got {number}")
+    columns, options = columns or Columns(), options or PrepareOptions()
+    if is_dataset(histories) and (columns, options) != (Columns(), PrepareOptions()):
+        raise ConfigError(f"{histories} is a dataset folder: leave out what describes the columns and rows of a log")
     refuse_folder(out)
     if out.resolve() in (bundle.resolve(), histories.resolve()):
         raise DataError(f"{out} is what is read, and would be lost: name another file to write")
@@ -74,9 +84,10 @@ def recommend_all(
     exclude = bool(recommender.file.manifest["exclude_seen"]) if exclude_seen is None else exclude_seen
     parts = out.parent / f".{out.name}.parts"
     job = {"bundle": hashlib.sha256(content).hexdigest(), "histories": _identity(histories), "k": k,
-           "exclude_seen": exclude, "users_a_piece": _USERS}  # fmt: skip
+           "exclude_seen": exclude, "users_a_piece": _USERS,
+           "columns": asdict(columns), "options": asdict(options)}  # fmt: skip
     _begin(parts, job)
-    dataset = _dataset(histories, parts)
+    dataset = _dataset(histories, parts, columns, options)
     index = np.zeros(len(dataset.catalogue) + 1, dtype=np.int32)
     index[1:] = [recommender.index_of(raw) for raw in dataset.catalogue.ids]
     users, rows = len(dataset.offsets) - 1, 0
@@ -95,7 +106,8 @@ def recommend_all(
     temporary.replace(out)
     shutil.rmtree(parts)
     unknown = int((index[np.asarray(dataset.items)] == 0).sum())
-    return Batch(users=users, rows=rows, unknown=unknown)
+    bad_rows = 0 if is_dataset(histories) else int(dataset.summary["dropped"]["bad rows"])
+    return Batch(users=users, rows=rows, unknown=unknown, bad_rows=bad_rows)
 
 
 def _begin(parts: Path, job: dict[str, object]) -> None:
@@ -123,12 +135,12 @@ def _identity(histories: Path) -> str:
     return f"{histories.resolve()} {facts}"
 
 
-def _dataset(histories: Path, parts: Path) -> Dataset:
+def _dataset(histories: Path, parts: Path, columns: Columns, options: PrepareOptions) -> Dataset:
     if is_dataset(histories):
         return Dataset.open(histories)
     folder = parts / "dataset"
     if not folder.exists():
-        prepare_dataset(histories, folder)
+        prepare_dataset(histories, folder, columns=columns, options=options)
     return Dataset.open(folder)
 
 

@@ -192,6 +192,16 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "blue pen" in printed
     assert main(["add-items", paths["more"], paths["items.csv"], "--out", str(tmp_path / "x")]) == 2
     assert "the run has all of its 3 items already" in capsys.readouterr().err
+    (tmp_path / "other.csv").write_text("nr;wort\n1;red pen\n;no id\n21;gold pen\n22;desk\n")
+    (tmp_path / "other-log.csv").write_text("a|22|1\na|4|2\na|22|3\n")
+    named = ["add-items", paths["run"], str(tmp_path / "other.csv"), "--out", str(tmp_path / "named")]
+    named += ["--items-id", "nr", "--title", "wort", "--on-bad-rows", "skip"]
+    assert main([*named, "--columns", "user,item,timestamp"]) == 2
+    assert "--columns describes a log: give one with --log" in capsys.readouterr().err
+    log = str(tmp_path / "other-log.csv")
+    assert main([*named, "--columns", "user,item,timestamp", "--separator", "|", "--log", log]) == 0
+    assert "1 bad rows skipped\n2 new items (1 were there" in (printed := capsys.readouterr().out)
+    assert "1 of them with events" in printed
     unfinished = json.loads((tmp_path / "run" / "run.json").read_text())
     unfinished["progress"]["finished"] = False
     (tmp_path / "run" / "run.json").write_text(json.dumps(unfinished))

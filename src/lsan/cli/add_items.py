@@ -3,24 +3,27 @@
 import argparse
 import tempfile
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from lsan.answers import WHOLE_NUMBER, RawId
+from lsan.cli.reading import add_reading_arguments, columns_of, options_of
 from lsan.compression.new_items import add_items
 from lsan.data.catalogue import Catalogue
-from lsan.data.columns import Columns
-from lsan.data.items import read_items
-from lsan.data.prepare import prepare_dataset
+from lsan.data.dataset import Dataset
+from lsan.data.prepare import prepare_dataset, read_item_file
 from lsan.data.rows import BadRows
-from lsan.data.tables import TextFormat, open_tables
-from lsan.errors import DataError
+from lsan.errors import ConfigError, DataError
 from lsan.experiment import choose_device
 from lsan.files import new_folder
 from lsan.models.events import near_pairs
 from lsan.models.item_tables.warm_start import NEAR
 from lsan.runs import load_finished, write_run
+
+#: Of each new item: the known ones near it in a log, and how often, nearer ones counting more.
+_Company = dict[RawId, dict[RawId, float]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--log", metavar="LOG", type=Path, help="events with new items, if there are some already")
     parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="folder to write; must not exist yet")
+    add_reading_arguments(parser, item_file=True)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,8 +46,13 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         LsanError: when a file cannot be used, the model takes no items, or the folder exists.
     """
+    for flag in ("user", "item", "timestamp", "columns", "separator"):
+        if args.log is None and getattr(args, flag) is not None:
+            raise ConfigError(f"--{flag} describes a log: give one with --log")
     before = load_finished(args.run, device=choose_device("cpu"))
-    table = read_items(open_tables(args.items, TextFormat()), columns=Columns(), bad_rows=BadRows(skip=False))
+    columns, options = columns_of(args), options_of(args)
+    bad_rows = BadRows(skip=options.on_bad_rows == "skip")
+    table = read_item_file(args.items, columns, options, bad_rows)
     numbers = isinstance(before.catalogue.ids[0], int)
     rows = [row for row in table.frame.iter_rows(named=True) if not before.catalogue.index_of(row["id"])]
     if not rows:
@@ -58,10 +67,19 @@ def run(args: argparse.Namespace) -> None:
         titles=[row["title"] for row in rows],
         categories=[row["category"] for row in rows],
     )
-    company = {} if args.log is None else _company(args.log, before.catalogue, new)
+    company: _Company = {}
+    skipped = bad_rows.count
+    if args.log is not None:
+        with tempfile.TemporaryDirectory(prefix="lsan-") as folder:
+            of_log = replace(columns, title=None, category=None, items_id=None, items_header=None)
+            dataset = prepare_dataset(args.log, Path(folder) / "dataset", columns=of_log, options=options)
+            skipped += dataset.summary["dropped"]["bad rows"]
+            company = _company(dataset, before.catalogue, new)
     after = add_items(before, new, company)
     with new_folder(args.out) as temporary:
         write_run(temporary, after)
+    if skipped:
+        print(f"{skipped:,} bad rows skipped")
     print(
         f"{len(new):,} new items ({table.frame.height - len(new):,} were there already), "
         f"{len(company):,} of them with events; written {args.out}"
@@ -72,19 +90,17 @@ def _is_number(text: str) -> bool:
     return WHOLE_NUMBER.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63
 
 
-def _company(log: Path, known: Catalogue, new: Catalogue) -> dict[RawId, dict[RawId, float]]:
+def _company(dataset: Dataset, known: Catalogue, new: Catalogue) -> _Company:
     """How often each new item was near to which known ones in a log."""
-    with tempfile.TemporaryDirectory(prefix="lsan-") as folder:
-        dataset = prepare_dataset(log, Path(folder) / "dataset")
-        users = np.repeat(np.arange(dataset.users), np.diff(dataset.offsets))
-        items, ids = np.asarray(dataset.items, dtype=np.int64), dataset.catalogue.ids
-        is_new = np.array([False, *(new.index_of(raw) > 0 for raw in ids)])
-        is_known = np.array([False, *(known.index_of(raw) > 0 for raw in ids)])
-        company: dict[RawId, dict[RawId, float]] = defaultdict(lambda: defaultdict(float))
-        for earlier, later, distance in near_pairs(users, items, NEAR):
-            for one, other in ((earlier, later), (later, earlier)):
-                pair = is_new[one] & is_known[other]
-                for item, neighbour in zip(one[pair].tolist(), other[pair].tolist(), strict=True):
-                    own = new.ids[new.index_of(ids[item - 1]) - 1]
-                    company[own][ids[neighbour - 1]] += 1 / distance
+    users = np.repeat(np.arange(dataset.users), np.diff(dataset.offsets))
+    items, ids = np.asarray(dataset.items, dtype=np.int64), dataset.catalogue.ids
+    is_new = np.array([False, *(new.index_of(raw) > 0 for raw in ids)])
+    is_known = np.array([False, *(known.index_of(raw) > 0 for raw in ids)])
+    company: dict[RawId, dict[RawId, float]] = defaultdict(lambda: defaultdict(float))
+    for earlier, later, distance in near_pairs(users, items, NEAR):
+        for one, other in ((earlier, later), (later, earlier)):
+            pair = is_new[one] & is_known[other]
+            for item, neighbour in zip(one[pair].tolist(), other[pair].tolist(), strict=True):
+                own = new.ids[new.index_of(ids[item - 1]) - 1]
+                company[own][ids[neighbour - 1]] += 1 / distance
     return company

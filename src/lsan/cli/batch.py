@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from lsan.batch import recommend_all
+from lsan.cli.reading import add_reading_arguments, columns_of, options_of
 from lsan.cli.terminal import ranking_progress
 
 
@@ -12,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="file that `lsan export` wrote")
     parser.add_argument(
         "--histories", metavar="LOG_OR_DATASET", type=Path, required=True,
-        help="a log as `lsan prepare` reads it, with columns of usual names, or a dataset folder that it wrote",
+        help="a log as `lsan prepare` reads it, or a dataset folder that it wrote",
     )  # fmt: skip
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the Parquet file to write")
     parser.add_argument("-k", type=int, default=10, help="how many for each user; default 10")
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     seen = parser.add_mutually_exclusive_group()
     seen.add_argument("--include-seen", action="store_true", help="items of the history may be recommended again")
     seen.add_argument("--exclude-seen", action="store_true", help="they may not; default: as the file says")
+    add_reading_arguments(parser, item_file=False)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,7 +34,10 @@ def run(args: argparse.Namespace) -> None:
     with ranking_progress("users") as progress:
         done = recommend_all(
             args.file, args.histories, args.out, args.k,
-            exclude_seen=exclude_seen, threads=args.threads, progress=progress,
+            exclude_seen=exclude_seen, columns=columns_of(args), options=options_of(args),
+            threads=args.threads, progress=progress,
         )  # fmt: skip
     print(f"{done.users:,} users, {done.rows:,} recommendations, {done.unknown:,} events of unknown items skipped")
+    if done.bad_rows:
+        print(f"{done.bad_rows:,} bad rows of {args.histories} skipped")
     print(f"written {args.out}")

@@ -96,7 +96,7 @@ def prepare_dataset(
     _check_out(out)
     skip = options.on_bad_rows == "skip"
     bad_items, bad_rows = BadRows(skip=skip), BadRows(skip=skip)
-    item_table = _read_items(items, columns, options, bad_items)
+    item_table = _item_table(items, columns, options, bad_items)
     text = TextFormat(
         encoding=options.encoding,
         separator=options.separator,
@@ -169,14 +169,24 @@ def _check_out(out: Path) -> None:
         raise DataError(f"cannot make the folder {out}: {parent} is a file")
 
 
-def _read_items(items: object, columns: Columns, options: PrepareOptions, bad_rows: BadRows) -> ItemTable | None:
+def read_item_file(items: object, columns: Columns, options: PrepareOptions, bad_rows: BadRows) -> ItemTable:
+    """Read an item file: a path or a frame, as `prepare_dataset` takes it.
+
+    Raises:
+        ConfigError: when `columns` names columns that it does not have.
+        DataError: when it cannot be read, or at its first bad row unless `bad_rows` skips them.
+    """
+    text = TextFormat(encoding=options.encoding, quotes=options.quotes, header=columns.items_header)
+    return read_items(open_tables(items, text), columns=columns, bad_rows=bad_rows)
+
+
+def _item_table(items: object, columns: Columns, options: PrepareOptions, bad_rows: BadRows) -> ItemTable | None:
     if items is None:
         for flag, value in (("--items-id", columns.items_id), ("--items-columns", columns.items_header)):
             if value is not None:
                 raise ConfigError(f"{flag} describes an item file: give one with --items")
         return None
-    text = TextFormat(encoding=options.encoding, quotes=options.quotes, header=columns.items_header)
-    return read_items(open_tables(items, text), columns=columns, bad_rows=bad_rows)
+    return read_item_file(items, columns, options, bad_rows)
 
 
 def _iso(milliseconds: int) -> str:
