@@ -10,7 +10,7 @@ import numpy as np
 
 from lsan.answers import WHOLE_NUMBER, RawId
 from lsan.cli.reading import add_reading_arguments, columns_of, options_of
-from lsan.compression.new_items import add_items
+from lsan.compression.new_items import add_items, return_items
 from lsan.data.catalogue import Catalogue
 from lsan.data.dataset import Dataset
 from lsan.data.prepare import prepare_dataset, read_item_file
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "items",
         metavar="ITEMS",
         type=Path,
-        help="item file with id, title, category; items that the run has are skipped",
+        help="item file with id, title, category; removed items come back, others that the run has are skipped",
     )
     parser.add_argument("--log", metavar="LOG", type=Path, help="events with new items, if there are some already")
     parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="folder to write; must not exist yet")
@@ -54,8 +54,9 @@ def run(args: argparse.Namespace) -> None:
     bad_rows = BadRows(skip=options.on_bad_rows == "skip")
     table = read_item_file(args.items, columns, options, bad_rows)
     numbers = isinstance(before.catalogue.ids[0], int)
+    returned = return_items(before, table.frame["id"].to_list())
     rows = [row for row in table.frame.iter_rows(named=True) if not before.catalogue.index_of(row["id"])]
-    if not rows:
+    if not rows and not returned:
         raise DataError(f"{table.name}: the run has all of its {table.frame.height:,} items already")
     if numbers and (wrong := [row["id"] for row in rows if not _is_number(row["id"])]):
         raise DataError(
@@ -75,14 +76,14 @@ def run(args: argparse.Namespace) -> None:
             dataset = prepare_dataset(args.log, Path(folder) / "dataset", columns=of_log, options=options)
             skipped += dataset.summary["dropped"]["bad rows"]
             company = _company(dataset, before.catalogue, new)
-    after = add_items(before, new, company)
+    after = add_items(before, new, company) if rows else before
     with new_folder(args.out) as temporary:
         write_run(temporary, after)
     if skipped:
         print(f"{skipped:,} bad rows skipped")
     print(
-        f"{len(new):,} new items ({table.frame.height - len(new):,} were there already), "
-        f"{len(company):,} of them with events; written {args.out}"
+        f"{len(new):,} new items, {len(company):,} of them with events, {returned:,} that had been removed and "
+        f"{table.frame.height - len(new) - returned:,} that were there already; written {args.out}"
     )
 
 

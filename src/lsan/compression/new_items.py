@@ -93,6 +93,15 @@ def remove_items(run: Run, ids: Sequence[RawId]) -> None:
     run.network.offered.copy_(left)
 
 
+def return_items(run: Run, ids: Sequence[RawId]) -> int:
+    """Items that were removed are read and recommended again, where they were; how many of these ids that concerns."""
+    removed = run.network.offered.logical_not()
+    asked = torch.zeros_like(removed)
+    asked[[index - 1 for index in run.catalogue.indices_of(ids) if index]] = True
+    run.network.offered |= asked
+    return int((removed & asked).sum())
+
+
 class Neighbours:
     """Finds the items that a new one is like."""
 
