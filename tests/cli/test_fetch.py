@@ -1,7 +1,9 @@
 """`lsan fetch` from end to end, against a real server on this machine that misbehaves in many ways."""
 
+import fcntl
 import hashlib
 import json
+import os
 import re
 import resource
 from dataclasses import replace
@@ -266,10 +268,41 @@ def test_the_first_download_is_the_measure_of_later_ones(
     error = error_of(capsys)
     assert hashlib.sha256(CONTENT).hexdigest() in error
     assert hashlib.sha256(CONTENT[::-1]).hexdigest() in error
-    assert f"delete {tmp_path / 'checksums.json'}" in error
+    assert "fetch into another folder" in error
     assert not (tmp_path / "one.bin").exists()
-    (tmp_path / "checksums.json").unlink()
+    assert fetch(site, tmp_path / "another") == 0
+
+
+def test_what_is_converted_is_of_the_files_beside_it(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert fetch(site, tmp_path) == 0
+    (tmp_path / "one.bin").unlink()
+    (tmp_path / "checksums.json").unlink()
+    site.files["one.bin"] = CONTENT[::-1]
+    assert fetch(site, tmp_path) == 2
+    assert f"{tmp_path / 'csv'} is there, and not known to be of these files: delete it" in error_of(capsys)
+    assert (tmp_path / "csv" / "items.csv").exists()
+
+
+def test_two_fetches_do_not_share_a_folder(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert fetch(site, tmp_path) == 2
+    finally:
+        os.close(descriptor)
+    assert "another `lsan fetch` is at work in it" in error_of(capsys)
+    assert not site.requests
+    assert fetch(site, tmp_path) == 0
+
+
+def test_the_folder_may_be_the_current_one(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert fetch(site, Path()) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"--out {tmp_path}-dataset")
 
 
 def test_a_changed_file_on_this_disk_is_noticed_and_kept(
@@ -288,7 +321,7 @@ def test_damaged_checksums_are_an_error(
 ) -> None:
     (tmp_path / "checksums.json").write_text(lock, encoding="latin-1")
     assert fetch(site, tmp_path) == 2
-    assert "checksums.json is damaged: delete it" in error_of(capsys)
+    assert "checksums.json is damaged: fetch into another folder" in error_of(capsys)
 
 
 def test_two_sets_do_not_share_a_folder(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,8 +121,21 @@ def test_amazon_items_become_csv(site: Site, tmp_path: Path) -> None:
 def test_a_cut_gzip_file_is_an_error_and_is_not_recorded(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site.files["reviews_Beauty_5.json.gz"] = gzip.compress(b"{}")
-    site.files["meta_Beauty.json.gz"] = gzip.compress(b"{'asin': 'A1'}\n" * 1000)[:-20]
+    review = json.dumps({"reviewerID": "U1", "asin": "A1", "unixReviewTime": 1369699200}).encode()
+    reviews = gzip.compress(review + b"\n")
+    meta = gzip.compress(b"{'asin': 'A1'}\n" * 1000)
+    site.files["meta_Beauty.json.gz"] = meta
+    for damaged, reason in (
+        (reviews[:-9], "not a whole gzip file"),
+        (b"<html>maintenance</html>", "not a whole gzip file"),
+        (gzip.compress(b"<html>maintenance</html>"), "its first line is not JSON with reviewerID, asin"),
+    ):
+        site.files["reviews_Beauty_5.json.gz"] = damaged
+        assert fetch(site, tmp_path, name="amazon-beauty") == 2
+        assert f"reviews_Beauty_5.json.gz: {reason}" in error_of(capsys)
+        (tmp_path / "reviews_Beauty_5.json.gz").unlink()
+    site.files |= {"reviews_Beauty_5.json.gz": reviews, "meta_Beauty.json.gz": meta[:-20]}
+    (tmp_path / "meta_Beauty.json.gz").unlink()
     assert fetch(site, tmp_path, name="amazon-beauty") == 2
     assert "meta_Beauty.json.gz: not a whole gzip file" in error_of(capsys)
     assert names_in(tmp_path) == {"reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"}

@@ -165,6 +165,31 @@ def test_trials_that_fail_are_left_behind(small_shop: Dataset, tmp_path: Path, m
     resume_search(tmp_path / "search", small_shop, trials=7, device=CPU, observer=SearchObserver())
 
 
+def test_the_first_trial_is_the_recipe_where_choices_are_tables(small_shop: Dataset, tmp_path: Path) -> None:
+    losses = [{"kind": "bpr"}, {"kind": "bce"}, {"kind": "gbce", "negatives": 5}, {"kind": "cross-entropy"}]
+    trials = search(small_shop, tmp_path / "search", {"training.loss": losses}, trials=1, epochs=1)
+    assert [trial.values for trial in trials] == [{"training.loss": {"kind": "cross-entropy"}}]
+
+
+def test_a_trial_for_which_memory_does_not_suffice_is_left_behind(
+    small_shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lsan.tuning.search
+
+    start = lsan.tuning.search.start_run
+
+    def large(dataset: Dataset, recipe: Recipe, *rest: object, **names: object) -> object:
+        torch.empty(2**50 if recipe.model.width == 8 else 1, dtype=torch.uint8)
+        return start(dataset, recipe, *rest, **names)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("lsan.tuning.search.start_run", large)
+    trials = search(small_shop, tmp_path / "search", {"model.width": [8, 16]}, trials=4, epochs=1)
+    assert {(trial.values["model.width"], trial.outcome) for trial in trials} == {(8, "failed"), (16, "finished")}
+    assert trials[0].reason.startswith("memory does not suffice: ")
+    (tmp_path / "search" / "trials" / ".DS_Store").write_bytes(b"what a file manager leaves")
+    resume_search(tmp_path / "search", small_shop, trials=5, device=CPU, observer=SearchObserver())
+
+
 def test_no_trial_begins_after_the_time_is_up(small_shop: Dataset, tmp_path: Path) -> None:
     folder = tmp_path / "search"
     assert start_search(

@@ -4,10 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from lsan.config import BprConfig, FullTableConfig, Gru4RecConfig, ModelConfig, Recipe, SasRecConfig, TrainingConfig
+from lsan.config import (
+    BprConfig,
+    CodedTableConfig,
+    FullTableConfig,
+    Gru4RecConfig,
+    ModelConfig,
+    Recipe,
+    SasRecConfig,
+    TrainingConfig,
+)
 from lsan.errors import ConfigError
 from lsan.presets import load_preset, preset_names
-from lsan.tuning.space import default_space, load_space, space_from, values_of, with_values
+from lsan.tuning.space import default_space, load_space, space_from, value_at, with_values
 
 RECIPE = Recipe(model=ModelConfig(width=16, encoder=SasRecConfig(heads=4, blocks=1)))
 
@@ -42,12 +51,20 @@ def test_the_usual_space_lies_around_the_recipe() -> None:
     with_r_drop = Recipe(model=ModelConfig(dropout=0.1), training=TrainingConfig(r_drop=1.0))
     assert space_from(default_space(with_r_drop), with_r_drop, where="usual")["model.dropout"][0] == 0.05
     assert "model.encoder.blocks" not in default_space(Recipe(model=ModelConfig(encoder=Gru4RecConfig())))
+    coded = Recipe(
+        model=ModelConfig(width=24, table=CodedTableConfig(tables=8, rows=16), encoder=SasRecConfig(blocks=256))
+    )
+    space = space_from(default_space(coded), coded, where="usual")
+    assert (space["model.width"], space["model.encoder.blocks"]) == ([24, 48], [255, 256])
+    wide = Recipe(model=ModelConfig(width=65_536), training=TrainingConfig(learning_rate=1e6))
+    space = space_from(default_space(wide), wide, where="usual")
+    assert (space["model.width"], space["training.learning_rate"]) == ([32_768, 65_536], [2.5e5, 1e6, "log"])
 
 
 def test_keys_may_be_dotted_or_in_tables(tmp_path: Path) -> None:
     space = read(
         """
-        exclude_seen = [true, false]
+        training.averaging = [0.0, 0.9]
         training.learning_rate = [1e-4, 1e-2, "log"]
         [model]
         width = [8, 64, "linear"]
@@ -57,7 +74,7 @@ def test_keys_may_be_dotted_or_in_tables(tmp_path: Path) -> None:
         tmp_path,
     )
     assert list(space) == [
-        "exclude_seen", "training.learning_rate", "model.width", "model.encoder.blocks", "model.table",
+        "training.averaging", "training.learning_rate", "model.width", "model.encoder.blocks", "model.table",
     ]  # fmt: skip
     assert space["model.table"] == [{"kind": "full"}, {"kind": "hashed", "rows": 32}]
 
@@ -76,6 +93,10 @@ def test_keys_may_be_dotted_or_in_tables(tmp_path: Path) -> None:
         ('model.dropout = [0.0, 1.0, "linear"]', r"model\.dropout: Expected `float` < 1"),
         ('model.width = [8, "wide"]', r"model\.width: "),
         ("model.encoder.heads = [4, 5]", "width 16 is not a multiple of heads 5"),
+        *(
+            (f"{key} = [1, 2]", "figures of trials that differ in it cannot be compared")
+            for key in ("seed", "exclude_seen", "split.method", "training.validation_cases")
+        ),
         ("", "names no key"),
         ("model.width = [", "not valid TOML"),
     ],
@@ -104,6 +125,6 @@ def test_values_are_put_into_the_recipe() -> None:
         training=TrainingConfig(learning_rate=0.5, loss=BprConfig(negatives=2)),
     )
     assert recipe.model.table == FullTableConfig()
-    assert values_of(recipe, ["seed", "training.loss.kind"]) == {"seed": 3, "training.loss.kind": "bpr"}
+    assert (value_at(recipe, "seed"), value_at(recipe, "training.loss.kind")) == (3, "bpr")
     with pytest.raises(ConfigError, match=r"here: .*multiple"):
         with_values(RECIPE, {"model.encoder.heads": 3}, where="here")

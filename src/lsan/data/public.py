@@ -11,14 +11,18 @@ by several public projects. The Amazon and Steam publishers give no sums: these 
 download.
 """
 
+import fcntl
 import json
+import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from lsan.data.download import Checksum, Patience, Progress, download, unpack_zip
@@ -95,7 +99,8 @@ class PublicSet:
         """The command that turns what `fetch` put into `folder` into a dataset."""
         columns = [] if self.log_columns is None else ["--columns", self.log_columns]
         items = str(folder / CONVERTED_FOLDER / "items.csv")
-        out = str(folder.with_name(f"{folder.resolve().name}-dataset"))
+        place = folder if folder.name else folder.resolve()  # "." has no name
+        out = str(place.with_name(f"{place.resolve().name}-dataset"))
         return shlex.join(
             [
                 "lsan",
@@ -130,18 +135,39 @@ def fetch(
 ) -> dict[str, str]:
     """Download, verify, unpack and convert a set into `folder`; return the SHA-256 of each file by name.
 
-    What is already there is verified and not downloaded again. `mirror` is the address of a folder that holds
-    the files under the publisher's names; None: the publisher's own.
+    What is already there is verified and not downloaded again. One process at a time works in a folder. `mirror` is
+    the address of a folder that holds the files under the publisher's names; None: the publisher's own.
 
     Raises:
         ConfigError: when `mirror` is not an http or https address.
         DataError: when a download fails (see `download`), a checksum differs from the known one or from the
-            one recorded at the first download, or a file is not of the publisher's format.
+            one recorded at the first download, or a file is not of the publisher's format; when another process
+            fetches into the folder, or it holds something else where files are unpacked or converted to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror}") from error
+    with _alone_in(folder):
+        return _fetch(public_set, folder, mirror=mirror, patience=patience, progress=progress)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Raise `DataError` when another process is in this block for the same folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise DataError(f"{folder}: another `lsan fetch` is at work in it: wait for its end") from error
+    finally:
+        os.close(descriptor)
+
+
+def _fetch(
+    public_set: PublicSet, folder: Path, *, mirror: str | None, patience: Patience, progress: Progress
+) -> dict[str, str]:
     recorded = _recorded_checksums(folder)
     if not recorded.keys() <= {file.name for file in public_set.files}:
         raise DataError(f"{folder} holds another public dataset: name another folder with --out")
@@ -157,17 +183,28 @@ def fetch(
             progress=progress,
         )
         fetched[file.name] = {"sha256": sha256, "bytes": (folder / file.name).stat().st_size, "url": url}
-    for file in public_set.files:
-        unpacked = folder / PurePosixPath(file.name).stem
-        if file.name.endswith(".zip") and not unpacked.is_dir():
-            unpack_zip(folder / file.name, unpacked, limit=public_set.unpacked_limit)
+    zips = {folder / file.name: folder / PurePosixPath(file.name).stem for file in public_set.files
+            if file.name.endswith(".zip")}  # fmt: skip
+    if not recorded:
+        for made in (*zips.values(), folder / CONVERTED_FOLDER):
+            if made.exists():
+                raise DataError(f"{made} is there, and not known to be of these files: delete it or name another --out")
+    for archive, unpacked in zips.items():
+        if not unpacked.is_dir():
+            unpack_zip(archive, unpacked, limit=public_set.unpacked_limit)
+    if zips:
+        _record(folder, recorded, fetched)
     if not (folder / CONVERTED_FOLDER).is_dir():
         with new_folder(folder / CONVERTED_FOLDER) as converted:
             _convert(public_set, folder, converted, progress)
-    # Recorded last: a sum is worth keeping only of a file that could be read.
+    _record(folder, recorded, fetched)
+    return {name: str(entry["sha256"]) for name, entry in fetched.items()}
+
+
+def _record(folder: Path, recorded: Mapping[str, str], fetched: dict[str, dict[str, Any]]) -> None:
+    """Keep the sums of files that could be read, or the sum of a damaged one would count as the right one."""
     if any(recorded.get(name) != entry["sha256"] for name, entry in fetched.items()):
         write_atomically(folder / CHECKSUMS_FILE, json.dumps(fetched, indent=2).encode() + b"\n")
-    return {name: str(entry["sha256"]) for name, entry in fetched.items()}
 
 
 def _recorded_checksums(folder: Path) -> dict[str, str]:
@@ -183,7 +220,7 @@ def _recorded_checksums(folder: Path) -> dict[str, str]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged: delete it, and the checksums are recorded anew") from error
+        raise DataError(f"{path} is damaged: fetch into another folder") from error
 
 
 def _expected(file: RemoteFile, recorded: Mapping[str, str], folder: Path) -> Checksum | None:
@@ -198,7 +235,7 @@ def _expected(file: RemoteFile, recorded: Mapping[str, str], folder: Path) -> Ch
         return Checksum(
             sha256=recorded[file.name],
             origin=f"recorded in {lock} at the first download",
-            remedy=f"if the publisher has replaced the file and you want the new one, delete {lock}",
+            remedy="if the publisher has replaced the file and you want the new one, fetch into another folder",
         )
     return None
 

@@ -5,6 +5,7 @@ import ast
 import csv
 import gzip
 import html
+import json
 import logging
 import warnings
 import zipfile
@@ -150,9 +151,7 @@ def _records(path: Path, fields: Sequence[str], progress: Progress) -> Iterator[
                 if lines % 5000 == 0:
                     progress(f"converting {path.name}", raw.tell(), path.stat().st_size)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: not a whole gzip file ({error}): delete it and run again to download it anew"
-        ) from error
+        raise _damaged(path, error) from error
     if not lines or unusable > max(1, _MOST_UNUSABLE * lines):
         raise DataError(
             f"{path}: {unusable} of {lines} lines are not Python dictionaries with {', '.join(fields)}: "
@@ -162,6 +161,31 @@ def _records(path: Path, fields: Sequence[str], progress: Progress) -> Iterator[
         logger.warning("%s: left out %d of %d lines without %s", path, unusable, lines, ", ".join(fields))
 
 
+def _check_log(path: Path, fields: Sequence[str], progress: Progress) -> None:
+    """Read a gzipped file of JSON lines to its end.
+
+    Raises:
+        DataError: when it is damaged, or its first line is no object with these fields.
+    """
+    try:
+        with path.open("rb") as raw, gzip.open(raw) as file:
+            try:
+                first = json.loads(file.readline(_LONGEST_LINE))
+            except (ValueError, RecursionError):
+                first = None
+            if not isinstance(first, dict) or not all(_text(first.get(field)) for field in fields):
+                expected = f"JSON with {', '.join(fields)}"
+                raise DataError(f"{path}: its first line is not {expected}: this is not the file that was expected")
+            while file.read(_MB):
+                progress(f"checking {path.name}", raw.tell(), path.stat().st_size)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a whole gzip file ({error}): delete it and run again to download it anew")
+
+
 def _amazon_category(categories: Any) -> str:
     """The second level of the first path (Hair Care of Beauty > Hair Care > Shampoos), else the first."""
     path = categories[0] if isinstance(categories, list) and categories else None
@@ -169,7 +193,8 @@ def _amazon_category(categories: Any) -> str:
 
 
 def convert_amazon(folder: Path, converted: Path, progress: Progress, *, category: str) -> None:
-    """Items of Amazon reviews of 2014, with categories."""
+    """Items of Amazon reviews of 2014, with categories. The reviews themselves are a log, and only checked."""
+    _check_log(folder / f"reviews_{category}_5.json.gz", ["reviewerID", "asin", "unixReviewTime"], progress)
     records = _records(folder / f"meta_{category}.json.gz", ["asin"], progress)
     _write_items(
         converted,

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from lsan.config import Recipe
 from lsan.training.loop import stream
 from lsan.tuning.records import Search, Trial
-from lsan.tuning.space import is_number, is_range, values_of
+from lsan.tuning.space import is_number, is_range, value_at, with_values
 
 if TYPE_CHECKING:
     import optuna
@@ -44,9 +45,9 @@ def propose(search: Search, trials: list[Trial]) -> "optuna.Trial":
                 intermediate_values=dict(enumerate(trial.figures, 1)),
             )
         )
-    own = values_of(search.recipe, list(search.space))
-    if not trials and all(_holds(search.space[key], value) for key, value in own.items()):
-        study.enqueue_trial({key: parameter_of(search.space[key], value) for key, value in own.items()})
+    own = {key: _own_parameter(search.recipe, key, entry) for key, entry in search.space.items()}
+    if not trials and None not in own.values():
+        study.enqueue_trial(own)
     return study.ask(distributions)
 
 
@@ -75,5 +76,10 @@ def parameter_of(entry: list[Any], value: Any) -> Any:
     return value if is_range(entry) else entry.index(value)
 
 
-def _holds(entry: list[Any], value: Any) -> bool:
-    return is_number(value) and entry[0] <= value <= entry[1] if is_range(entry) else value in entry
+def _own_parameter(recipe: Recipe, key: str, entry: list[Any]) -> Any:
+    """Optuna's parameter for what the recipe has; None where the entry does not hold it."""
+    if is_range(entry):
+        value = value_at(recipe, key)
+        return value if is_number(value) and entry[0] <= value <= entry[1] else None
+    same = (n for n, choice in enumerate(entry) if with_values(recipe, {key: choice}, where=key) == recipe)
+    return next(same, None)  # a table may leave out what is as usual, so values are not compared themselves

@@ -156,8 +156,12 @@ def _try(
         start_run(dataset, recipe, run_folder(folder, number), device=device, observer=listening)
     except optuna.TrialPruned:
         outcome = "pruned"
-    except (ConfigError, DivergenceError, torch.OutOfMemoryError) as error:
+    except (ConfigError, DivergenceError) as error:
         outcome, reason = "failed", str(error).partition("\n")[0]
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        outcome, reason = "failed", f"memory does not suffice: {error}".partition("\n")[0]
     return Trial(
         number=number,
         outcome=outcome,
@@ -168,11 +172,16 @@ def _try(
     )
 
 
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """On the CPU PyTorch raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def _delete_unfinished(folder: Path, trials: list[Trial]) -> None:
     """Delete what a killed trial left behind."""
     finished = {run_folder(folder, trial.number) for trial in trials}
     for path in (folder / "trials").iterdir():
-        if path not in finished:
+        if path.is_dir() and path not in finished:
             shutil.rmtree(path)
 
 

@@ -11,6 +11,9 @@ from lsan.errors import ConfigError
 #: Dotted key of the recipe -> its choices, or a range [low, high, "log" or "linear"].
 Space = dict[str, list[Any]]
 
+#: Keys (and what is under them) of how a trial is measured, not of what is trained.
+_FIXED = ("description", "exclude_seen", "seed", "split", "training.validation_cases")
+
 
 def is_range(entry: list[Any]) -> bool:
     """Whether it is a range; else it is a list of choices."""
@@ -40,7 +43,25 @@ def default_space(recipe: Recipe) -> Space:
     }
     if (blocks := getattr(model.encoder, "blocks", None)) is not None:
         space["model.encoder.blocks"] = [number for number in (blocks - 1, blocks, blocks + 1) if number >= 1]
-    return space
+    possible = {key: _possible(recipe, key, entry) for key, entry in space.items()}
+    return {key: entry for key, entry in possible.items() if len(entry) > 1}
+
+
+def _possible(recipe: Recipe, key: str, entry: list[Any]) -> list[Any]:
+    """The choices that the recipe can take, or the range with its own value in the place of an end that it cannot."""
+    if not is_range(entry):
+        return [choice for choice in entry if _takes(recipe, key, choice)]
+    own = value_at(recipe, key)
+    low, high = (end if _takes(recipe, key, end) else own for end in entry[:2])
+    return [low, high, entry[2]] if low < high else []
+
+
+def _takes(recipe: Recipe, key: str, value: Any) -> bool:
+    try:
+        with_values(recipe, {key: value}, where=key)
+    except ConfigError:
+        return False
+    return True
 
 
 def _around(value: int, *, factor: int) -> list[int]:
@@ -80,6 +101,8 @@ def space_from(table: dict[str, Any], recipe: Recipe, *, where: str) -> Space:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
             raise ConfigError(f"{place}: the recipe has no such key; the nearest is {near}")
+        if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _FIXED):
+            raise ConfigError(f"{place}: figures of trials that differ in it cannot be compared")
         if is_range(entry):
             low, high, scale = entry
             if not low < high or (scale == "log" and low <= 0):
@@ -107,15 +130,12 @@ def with_values(recipe: Recipe, values: dict[str, Any], *, where: str) -> Recipe
     return recipe_from(table, where=where)
 
 
-def values_of(recipe: Recipe, keys: list[str]) -> dict[str, Any]:
-    """What the recipe has under these dotted keys."""
-    values: dict[str, Any] = {}
-    for key in keys:
-        inner: Any = recipe_to(recipe)
-        for name in key.split("."):
-            inner = inner[name]
-        values[key] = inner
-    return values
+def value_at(recipe: Recipe, key: str) -> Any:
+    """What the recipe has under a dotted key."""
+    inner: Any = recipe_to(recipe)
+    for name in key.split("."):
+        inner = inner[name]
+    return inner
 
 
 def _flat(table: dict[str, Any], *, where: str, prefix: str = "") -> Space:
