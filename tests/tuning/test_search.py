@@ -14,7 +14,7 @@ import torch
 from lsan.config import ModelConfig, Recipe, TrainingConfig, load_recipe
 from lsan.data.dataset import Dataset
 from lsan.errors import DataError, MissingExtraError
-from lsan.experiment import Observer
+from lsan.experiment import Observer, start_run
 from lsan.runs import MODEL, RunHeader, load_run
 from lsan.tuning.records import Search, Trial, best_trial, read_trials, run_folder
 from lsan.tuning.search import SearchObserver, resume_search, start_search
@@ -174,13 +174,9 @@ def test_the_first_trial_is_the_recipe_where_choices_are_tables(small_shop: Data
 def test_a_trial_for_which_memory_does_not_suffice_is_left_behind(
     small_shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import lsan.tuning.search
-
-    start = lsan.tuning.search.start_run
-
-    def large(dataset: Dataset, recipe: Recipe, *rest: object, **names: object) -> object:
+    def large(dataset: Dataset, recipe: Recipe, *rest: object, **names: object) -> None:
         torch.empty(2**50 if recipe.model.width == 8 else 1, dtype=torch.uint8)
-        return start(dataset, recipe, *rest, **names)  # type: ignore[arg-type]
+        start_run(dataset, recipe, *rest, **names)  # type: ignore[arg-type]
 
     monkeypatch.setattr("lsan.tuning.search.start_run", large)
     trials = search(small_shop, tmp_path / "search", {"model.width": [8, 16]}, trials=4, epochs=1)

@@ -56,9 +56,9 @@ def test_the_usual_space_lies_around_the_recipe() -> None:
     )
     space = space_from(default_space(coded), coded, where="usual")
     assert (space["model.width"], space["model.encoder.blocks"]) == ([24, 48], [255, 256])
-    wide = Recipe(model=ModelConfig(width=65_536), training=TrainingConfig(learning_rate=1e6))
+    wide = Recipe(model=ModelConfig(width=65_536), training=TrainingConfig(learning_rate=5e5))
     space = space_from(default_space(wide), wide, where="usual")
-    assert (space["model.width"], space["training.learning_rate"]) == ([32_768, 65_536], [2.5e5, 1e6, "log"])
+    assert (space["model.width"], space["training.learning_rate"]) == ([32_768, 65_536], [1.25e5, 5e5, "log"])
 
 
 def test_keys_may_be_dotted_or_in_tables(tmp_path: Path) -> None:
