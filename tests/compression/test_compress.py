@@ -294,6 +294,7 @@ def test_the_command(teachers: list[Path], tmp_path: Path, capsys: pytest.Captur
         (["--max-loss", "120%"], "'120%' is not a share between 0 and 1"),
         (["--target-size", "9kB", "--max-loss", "1%"], "not allowed with argument"),
         (["--target-size", "9kB", "--tries", "0"], "--tries 0: expected a whole number of at least 1"),
+        (["--target-size", "9" * 400], "is no size of a model"),
         (["--target-size", "10"], "no plan takes 10 bytes or less"),
         ([], "one of the arguments --target-size --max-loss is required"),
     ],

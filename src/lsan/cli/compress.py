@@ -16,6 +16,7 @@ from lsan.experiment import Observer, Part, dataset_of, evaluate, make_split
 from lsan.export.bundle import shipped_parts
 from lsan.runs import load_finished, load_run, refuse_folder_of_others
 
+_LARGEST = 2**50
 _UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1_000_000, "kib": 1024, "mib": 1024**2}
 
 
@@ -146,7 +147,10 @@ def _size(text: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([a-z]*)", text.strip().lower())
     if match is None or match[2] not in _UNITS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size: expected a number and kB, MB, KiB or MiB")
-    return round(float(match[1]) * _UNITS[match[2]])
+    size = float(match[1]) * _UNITS[match[2]]
+    if size > _LARGEST:
+        raise argparse.ArgumentTypeError(f"{text[:20]}... is no size of a model")
+    return round(size)
 
 
 def _share(text: str) -> float:

@@ -75,6 +75,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         ("accuracy-seconds.png", "seconds to train", "training_seconds"),
     ):
         points = [_point(row, comparison, getattr(row.costs, attribute)) for row in comparison.rows]
+        (folder / name).unlink(missing_ok=True)  # one of an earlier comparison
         if any(point.x is not None for point in points):
             accuracy_picture(points, quantity, DECIDER, folder / name)
             pictures.append(f"![{DECIDER} against {quantity}]({name})")
@@ -97,4 +98,4 @@ def _point(row: Row, comparison: Comparison, x: float | None) -> Point:
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table; all but the first column are aligned to the right."""
     rule = ["---", *["---:"] * (len(header) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+    return [f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in (header, rule, *rows)]

@@ -98,8 +98,7 @@ def _table_bytes(model: ModelConfig, items: int, categories: int) -> int:
     """Bytes of the item tables, all but codes."""
     with torch.device("meta"):
         none = torch.zeros(items, dtype=torch.int64)
-    category = torch.zeros(items + 1, dtype=torch.int64)
-    category[1] = categories
+    category = torch.tensor([0, categories])  # as if of one item, since a table's size does not depend on their number
     with torch.device("meta"):
         network = Network(model, category, none, none, 1)
     held = layout(network.state_dict(), model)

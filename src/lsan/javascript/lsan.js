@@ -31,8 +31,10 @@ async function moduleOf(wasm) {
 async function bytesOf(source, onProgress) {
   let found = areBytes(source) ? source : await opened(source);
   if (onProgress && found.body) found = await streamed(found, onProgress);
-  else if (found.arrayBuffer) found = await found.arrayBuffer();
-  else onProgress?.(found.byteLength, found.byteLength);
+  else {
+    if (found.arrayBuffer) found = await found.arrayBuffer();
+    onProgress?.(found.byteLength, found.byteLength);
+  }
   return new Uint8Array(found.buffer ?? found, found.byteOffset ?? 0, found.byteLength);
 }
 
@@ -311,15 +313,21 @@ class Engine {
   }
 
   #view(Kind, at, length) {
-    return new Kind(this.#exports.memory.buffer, at, length);
+    return new Kind(this.#open.memory.buffer, at, length);
+  }
+
+  get #open() {
+    expect(this.#exports, "this recommender is closed");
+    return this.#exports;
   }
 
   #call(name, ...values) {
-    expect(this.#exports, "this recommender is closed");
+    const exports = this.#open;
     try {
-      return this.#exports[name](...values);
+      return exports[name](...values);
     } catch (error) {
-      this.close(); // what a trap leaves behind is not to be trusted
+      // what a trap leaves behind is not to be trusted
+      this.close();
       throw new LsanError(`${name} failed: ${error.message}`, { cause: error });
     }
   }
