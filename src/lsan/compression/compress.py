@@ -36,8 +36,12 @@ _FEW, _MANY = 2048, 16384
 #: Of a student: epochs, and dropout as a share of its teacher's.
 _EPOCHS, _DROPOUT = 24, 0.3
 
-#: Step size after the items have codes, as a share of that before: what a student knows is not to be unsettled.
-_SLOWER = 0.07
+#: Epochs with codes that were made to keep the student's vectors.
+_CODED_EPOCHS = 12
+
+#: Epochs, and the step size as a share of that before, where nothing is coded: what a student knows is not to be
+#: unsettled, and rounding leaves little to learn anew.
+_ROUNDED_EPOCHS, _SLOWER = 4, 0.07
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +83,8 @@ class Plan:
         return f"{self.width}" + ("" if self.blocks is None else f"-b{self.blocks}")
 
     def recipe(self, teacher: Recipe) -> Recipe:
-        """How the student is trained on in its final form: for a few epochs, ever more slowly; as long as before, and
-        as fast, with codes that were not made to keep its item vectors."""
+        """How the student is trained on in its final form: ever more slowly, at first as fast as before where items
+        have codes, and as long as before with codes that were not made to keep its item vectors."""
         content = recipe_to(self.student(teacher))
         if self.codes != "none":
             content["model"]["table"] = {
@@ -88,9 +92,11 @@ class Plan:
             }  # fmt: skip
         if self.weights is not None:
             content["model"]["quantisation"] |= {"table": self.table_bits, "bias": self.weights}
-        if self.codes not in ("random", "quantiles"):
+        if self.codes == "none":
             rate = _SLOWER * teacher.training.learning_rate
-            content["training"] |= {"learning_rate": rate, "epochs": 4, "patience": 4}
+            content["training"] |= {"learning_rate": rate, "epochs": _ROUNDED_EPOCHS, "patience": _ROUNDED_EPOCHS}
+        elif self.codes not in ("random", "quantiles"):
+            content["training"] |= {"epochs": _CODED_EPOCHS, "patience": _CODED_EPOCHS}
         return recipe_from(content, where=self.name)
 
     def student(self, teacher: Recipe) -> Recipe:
