@@ -52,6 +52,7 @@ def plans(shape: Plan) -> dict[str, Plan]:
         *(replace(shape, tables=tables) for tables in (4, 8, 16, 24, 32) if shape.width % tables == 0),
         *(replace(shape, tables=16, paired=paired) for paired in (0.4, 0.5, 0.8)),
         *(replace(shape, tables=32, paired=paired) for paired in (0.5, 0.79, 0.87)),
+        *(replace(shape, width=w, tables=tables) for w in (64, 48, 32) if w < shape.width for tables in (8, 16)),
         *(replace(shape, codes="additive", tables=tables) for tables in (2, 4, 8, 12)),
         *(replace(shape, codes="quantiles", tables=tables) for tables in (4, 8, 16, 32)),
         *(replace(shape, codes="random", tables=tables) for tables in (4, 8, 16, 32)),
