@@ -211,6 +211,17 @@ def test_no_plan_is_beaten_in_both(known: list[Candidate]) -> None:
         assert smaller.loss > larger.loss
 
 
+def test_a_block_less_costs_more_where_histories_are_long(teachers: list[Path], tmp_path: Path) -> None:
+    compression, recipe = compression_of(teachers, tmp_path), recipe_of()
+    long = msgspec.structs.replace(recipe, model=msgspec.structs.replace(recipe.model, history=200))
+    scoring, popularity = compression.scoring(), compression.popularity()
+    losses = [{c.plan: c.loss for c in candidates(r, 60, *scoring, popularity)} for r in (recipe, long)]
+    shared = [plan for plan in losses[0] if plan in losses[1]]
+    assert any(plan.blocks == 1 for plan in losses[0])
+    for plan in shared:
+        assert (losses[1][plan] > losses[0][plan]) == (plan.blocks == 1), plan.name
+
+
 def test_the_best_of_the_fitting_plans_is_chosen(teachers: list[Path], known: list[Candidate], tmp_path: Path) -> None:
     compression, told = compression_of(teachers, tmp_path), list[Any]()
     target = known[len(known) // 2].size + MARGIN

@@ -21,16 +21,20 @@ from lsan.runs import RunHeader, load_run
 _WIDTHS = (16, 32, 48, 64, 96, 128, 192, 256)
 _TABLES = (2, 4, 6, 8, 12, 16, 24, 32)
 _ROWS = (16, 64, 256)
-_PAIRED = (0.0, 0.7, 0.8, 0.9)
+_PAIRED = (0.0, 0.5, 0.7, 0.8, 0.9)
 
 #: Bytes that a file may be larger than planned: the header tells of ids, titles and categories too, and in more digits
 #: where there are more items.
 MARGIN = 1000
 
 #: Estimated share of accuracy that is lost (docs/log.md): so much of the share of the scores' variance that codes miss
-#: (measured on Beauty), so much times the square of how often the width is halved (Beauty .016 for once, .038 for 1.4
-#: times; Sports .04 for once, with the students of before), and so much where one block is left of several (Beauty).
-_BY_ERROR, _BY_HALVING, _BY_BLOCKS = 1.2, 0.02, 0.006
+#: (.5 to .8 on ML-1M, 0 to 1.05 on Beauty), and so much times the square of how often the width is halved (Beauty .016
+#: for once, .038 for 1.4 times; ML-1M .016 for once).
+_BY_ERROR, _BY_HALVING = 0.8, 0.02
+
+#: The same where one block is left of several, in models that read at most `_SHORT` events (Beauty, which reads 50) and
+#: in others (ML-1M, which reads 200: .047 at width 96, .074 at 64).
+_SHORT, _BY_BLOCKS, _BY_BLOCKS_LONG = 100, 0.006, 0.05
 
 #: How well the bits of a code are used, by the rows of a table: rough, from three figures on Beauty (docs/log.md).
 _USED = {16: 0.8, 64: 0.92, 256: 1.0}
@@ -82,7 +86,9 @@ def candidates(
             share = float(events[round(plan.paired * items) - 1] / events[-1])  # of the items whose codes come in pairs
             missed += share * (_missed(spectrum[: plan.width], bits / 2) - missed)
         halvings = math.log2(recipe.model.width / plan.width)
-        loss = _BY_ERROR * missed + _BY_HALVING * halvings**2 + (_BY_BLOCKS if plan.blocks == 1 else 0)
+        loss = _BY_ERROR * missed + _BY_HALVING * halvings**2
+        if plan.blocks == 1:
+            loss += _BY_BLOCKS if recipe.model.history <= _SHORT else _BY_BLOCKS_LONG
         found.append(Candidate(plan=plan, size=size, loss=loss))
     best: list[Candidate] = []
     for candidate in sorted(found, key=lambda candidate: (candidate.size, candidate.loss)):
