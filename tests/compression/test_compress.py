@@ -348,6 +348,12 @@ def test_teachers_must_go_together(
         compression_of([teachers[0], tmp_path / "causal"], tmp_path / "other")
 
 
+def test_what_other_teachers_taught_is_not_used(teachers: list[Path], tmp_path: Path) -> None:
+    compression_of(teachers[:1], tmp_path).run(PLAN)
+    with pytest.raises(DataError, match="is a compression of other runs"):
+        compression_of(teachers, tmp_path).run(PLAN)
+
+
 def test_a_run_that_stopped_before_it_began_begins_again(teachers: list[Path], tmp_path: Path) -> None:
     whole = compression_of(teachers, tmp_path / "whole").run(PLAN)
     compression = compression_of(teachers, tmp_path / "parts")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lsan.compression.search import MARGIN
 from lsan.compression.sizes import shipped_bytes, small_run
 from lsan.config import (
     BsaRecConfig,
@@ -66,3 +67,12 @@ def test_categories_and_other_encoders() -> None:
     found = shipped_parts(small_run(Recipe(model=model), 3000, categories=12))
     planned = shipped_bytes(Recipe(model=model), 3000, categories=12)
     assert sum(planned.values()) == pytest.approx(sum(found.values()), rel=0.01)
+
+
+def test_which_items_are_offered_takes_a_bit_of_each() -> None:
+    recipe = Recipe(model=ModelConfig(regime="prefix", width=16, encoder=TwinTransformerConfig()))
+    run = small_run(recipe, 20_000)
+    run.network.offered[5] = False
+    found, planned = shipped_parts(run), shipped_bytes(recipe, 20_000, all_offered=False)
+    assert planned["popularity"] == found["popularity"]
+    assert sum(planned.values()) == pytest.approx(sum(found.values()), abs=MARGIN)

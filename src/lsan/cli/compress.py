@@ -74,8 +74,9 @@ def run(args: argparse.Namespace) -> None:
         recipe, catalogue = compression.recipe, dataset.catalogue
         categories = int(catalogue.category_of_item.max()) if recipe.model.context is not None else 0
         known = candidates(
-            recipe, len(catalogue), *compression.scoring(), compression.popularity(), categories=categories
-        )
+            recipe, len(catalogue), *compression.scoring(), compression.popularity(),
+            categories=categories, all_offered=bool(teachers[0].network.offered.all()),
+        )  # fmt: skip
         figure = teachers[0].header.progress["validation nDCG@10"]
         _print_plans(known, args.target_size)
         if args.target_size is not None:

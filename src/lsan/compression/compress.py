@@ -181,9 +181,10 @@ class Compression:
         weights; `goes_on` as for `start_run`.
 
         Raises:
-            DataError: when what is there was trained by another recipe.
+            DataError: when what is there was trained by another recipe, or learnt from other runs.
         """
         common: dict[str, Any] = {"device": self.device, "observer": self.observer}
+        self._check_teaching(recipe)
         if folder.exists() and RunHeader.read(folder).recipe != recipe:
             raise DataError(f"{folder} was trained by another recipe: delete it, or choose another folder")
         if folder.exists() and not (folder / CHECKPOINT).exists() and not RunHeader.read(folder).progress["finished"]:
@@ -210,15 +211,9 @@ class Compression:
         Raises:
             DataError: when the folder has what others said, or the same ones asked for more or fewer items.
         """
-        folder, top = self.folder / "teaching", (recipe.training.distillation or DistillationConfig()).top
-        who = json.dumps({"runs": [_fingerprint(teacher.network) for teacher in self.teachers], "top": top})
-        if folder.exists():
-            if (folder / "teachers.json").read_text() != who:
-                raise DataError(
-                    f"{self.folder} is a compression of other runs, or by another version of lsan: "
-                    "choose another folder"
-                )
-        else:
+        self._check_teaching(recipe)
+        folder = self.folder / "teaching"
+        if not folder.exists():
             examples, reader, regime = self._examples()
             networks = [
                 (teacher.network, getattr(teacher.header.recipe.training.loss, "temperature", 1.0))
@@ -226,11 +221,22 @@ class Compression:
             ]
             with new_folder(folder) as temporary:
                 teach(
-                    networks, self.dataset, examples, reader, regime, top, temporary,
+                    networks, self.dataset, examples, reader, regime, _top(recipe), temporary,
                     device=self.device, progress=self.observer.teaching,
                 )  # fmt: skip
-                write_atomically(temporary / "teachers.json", who.encode())
+                write_atomically(temporary / "teachers.json", self._asked(recipe).encode())
         return Teaching.open(folder)
+
+    def _check_teaching(self, recipe: Recipe) -> None:
+        kept = self.folder / "teaching" / "teachers.json"
+        if kept.exists() and kept.read_text() != self._asked(recipe):
+            raise DataError(
+                f"{self.folder} is a compression of other runs, or by another version of lsan: choose another folder"
+            )
+
+    def _asked(self, recipe: Recipe) -> str:
+        """Who says what in `teaching/`."""
+        return json.dumps({"runs": [_fingerprint(run.network) for run in self.teachers], "top": _top(recipe)})
 
     def _narrow(self, recipe: Recipe) -> Network:
         """An untrained student whose item vectors are the teacher's in as many principal components, turned at random:
@@ -315,6 +321,11 @@ def _item_vectors(network: Network) -> Tensor:
             "[model.table] full, and no untied_output"
         )
     return network.table.weight.detach().cpu()
+
+
+def _top(recipe: Recipe) -> int:
+    """Items that teachers speak of at each target."""
+    return (recipe.training.distillation or DistillationConfig()).top
 
 
 def _fingerprint(network: Network) -> str:

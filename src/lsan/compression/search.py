@@ -59,6 +59,7 @@ def candidates(
     popularity: Float[Tensor, " items"],
     *,
     categories: int = 0,
+    all_offered: bool = True,
 ) -> list[Candidate]:
     """All plans that no other one beats in both size and estimated loss, the smallest first.
 
@@ -69,6 +70,7 @@ def candidates(
         hidden: some of its hidden vectors.
         popularity: training events of each item, by which errors count.
         categories: of the catalogue.
+        all_offered: whether no item is left out of recommendations.
 
     Raises:
         ConfigError: when there are none.
@@ -76,7 +78,7 @@ def candidates(
     spectrum, events = _spectrum(vectors, hidden), popularity.double().sort().values.cumsum(0)
     found = []
     for plan in _plans(recipe, items):
-        size = sum(shipped_bytes(plan.recipe(recipe), items, categories=categories).values())
+        parts = shipped_bytes(plan.recipe(recipe), items, categories=categories, all_offered=all_offered)
         if plan.codes == "none":
             bits = plan.width * float(plan.table_bits)
         else:
@@ -89,7 +91,7 @@ def candidates(
         loss = _BY_ERROR * missed + _BY_HALVING * halvings**2
         if plan.blocks == 1:
             loss += _BY_BLOCKS if recipe.model.history <= _SHORT else _BY_BLOCKS_LONG
-        found.append(Candidate(plan=plan, size=size, loss=loss))
+        found.append(Candidate(plan=plan, size=sum(parts.values()), loss=loss))
     best: list[Candidate] = []
     for candidate in sorted(found, key=lambda candidate: (candidate.size, candidate.loss)):
         if not best or candidate.loss < best[-1].loss:

@@ -27,9 +27,10 @@ _IN_PAIRS = 114
 _COUNT_BITS = 8
 
 
-def shipped_bytes(recipe: Recipe, items: int, *, categories: int = 0) -> dict[str, int]:
+def shipped_bytes(recipe: Recipe, items: int, *, categories: int = 0, all_offered: bool = True) -> dict[str, int]:
     """Bytes of each part of the bundle of such a model with so many items, all but ids, titles and categories, to
-    within some hundred (digits in the header, counts of events)."""
+    within some hundred (digits in the header, counts of events). A bit an item says which are offered where not all
+    of them are."""
     model, alike, longer = recipe.model, recipe, 0
     if isinstance(model.table, CodedTableConfig):  # but for the list of tables, the rest is the same for all of them
         few = 2 if model.vector_width % 2 == 0 else model.table.tables
@@ -40,6 +41,8 @@ def shipped_bytes(recipe: Recipe, items: int, *, categories: int = 0) -> dict[st
     listed = items if model.quantisation is None else min(POPULAR, items)
     parts["manifest"] += longer
     parts["popularity"] = packed_size(listed, items.bit_length()) + packed_size(listed, _COUNT_BITS)
+    if not all_offered:
+        parts["popularity"] += packed_size(items, 1)
     return parts
 
 
