@@ -304,12 +304,17 @@ def load_for_evaluation(folder: Path, dataset: Dataset | None, *, device: torch.
     """
     run = load_run(folder, device=device)
     dataset = dataset_of(run.header.dataset, dataset)
+    return run, dataset, split_for_evaluation(run, dataset)
+
+
+def split_for_evaluation(run: Run, dataset: Dataset) -> Split:
+    """The run's split of its dataset, in which items that were removed from the run are not known."""
     split = make_split(dataset, run.header.recipe.split)
     offered = run.network.offered.cpu().numpy()[: len(dataset.catalogue)]  # items may have been added since
     if not offered.all():
         known = np.concatenate([[False], offered])
         split = replace(split, known_items=known if split.known_items is None else known & split.known_items)
-    return run, dataset, split
+    return split
 
 
 def report_json(report: Report, header: RunHeader, part: Part) -> dict[str, Any]:

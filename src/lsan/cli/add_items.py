@@ -10,7 +10,7 @@ import numpy as np
 
 from lsan.answers import WHOLE_NUMBER, RawId
 from lsan.cli.reading import add_reading_arguments, columns_of, options_of
-from lsan.compression.new_items import add_items, return_items
+from lsan.compression.new_items import add_items, return_items, trained_items
 from lsan.data.catalogue import Catalogue
 from lsan.data.dataset import Dataset
 from lsan.data.prepare import prepare_dataset, read_item_file
@@ -55,7 +55,12 @@ def run(args: argparse.Namespace) -> None:
     table = read_item_file(args.items, columns, options, bad_rows)
     numbers = isinstance(before.catalogue.ids[0], int)
     returned = return_items(before, table.frame["id"].to_list())
-    rows = [row for row in table.frame.iter_rows(named=True) if not before.catalogue.index_of(row["id"])]
+    trained = trained_items(before).tolist()
+    rows = [
+        row
+        for row in table.frame.iter_rows(named=True)
+        if not (index := before.catalogue.index_of(row["id"])) or not trained[index - 1]
+    ]
     if not rows and not returned:
         raise DataError(f"{table.name}: the run has all of its {table.frame.height:,} items already")
     if numbers and (wrong := [row["id"] for row in rows if not _is_number(row["id"])]):

@@ -12,7 +12,7 @@ from lsan.compression.report import METRICS, Change, change, write_report
 from lsan.compression.search import MARGIN, Candidate, Tried, candidates, choose_for_loss, choose_for_size
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError
-from lsan.experiment import Observer, Part, dataset_of, evaluate, make_split
+from lsan.experiment import Observer, Part, dataset_of, evaluate, split_for_evaluation
 from lsan.export.bundle import shipped_parts
 from lsan.runs import load_finished, load_run, refuse_folder_of_others
 
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
 def _changes(compression: Compression, chosen: Tried) -> list[Change]:
     """The figures of the (first) teacher and of the compressed model, as its file has it."""
     header, device = compression.teachers[0].header, compression.device
-    split = make_split(compression.dataset, header.recipe.split)
+    split = split_for_evaluation(compression.teachers[0], compression.dataset)
     networks = [compression.teachers[0].network, load_run(chosen.folder, device=device).network]
     changes = []
     parts: tuple[Part, ...] = ("validation", "test")

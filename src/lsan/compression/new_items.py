@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from lsan.answers import RawId
 from lsan.data.catalogue import Catalogue
@@ -25,11 +27,13 @@ _WORD = re.compile(r"\w+")
 
 
 def add_items(run: Run, new: Catalogue, company: Mapping[RawId, Mapping[RawId, float]] | None = None) -> Run:
-    """The run with more items, after those it has. Scores of the items that it had do not change.
+    """The run with more items, after those it has. Scores of the items that it had do not change (written in whole
+    numbers they may where item vectors have fewer than 16 of them, which share a scale).
 
     A new item is expected where the items of the most similar titles are (shared words, rare ones counting more), or
     else those of its category, or else all; and drawn from there towards the items that it was seen with. In a coded
-    table it then takes the nearest free code, in a full one that vector, and the bias of items like it.
+    table it then takes the nearest free code, in a full one that vector, and the bias of items like it. Items that the
+    run has but never met in training (with a temporal split) are new in all but their place.
 
     Args:
         new: ids, titles and categories of the new items.
@@ -42,7 +46,8 @@ def add_items(run: Run, new: Catalogue, company: Mapping[RawId, Mapping[RawId, f
     network, catalogue = run.network, run.catalogue
     if network.untied is not None or not isinstance(network.table, CodedTable | FullTable):
         raise DataError("only models whose items have codes or vectors of their own take new items")
-    if again := [raw for raw, index in zip(new.ids, catalogue.indices_of(new.ids), strict=True) if index]:
+    met, places = trained_items(run), catalogue.indices_of(new.ids)
+    if again := [raw for raw, index in zip(new.ids, places, strict=True) if index and met[index - 1]]:
         raise DataError(f"{len(again)} of the new items are in the model already, such as {again[0]!r}")
     if len(set(new.ids)) < len(new.ids):
         raise DataError(f"of the {len(new.ids)} new items some have the same id")
@@ -50,24 +55,31 @@ def add_items(run: Run, new: Catalogue, company: Mapping[RawId, Mapping[RawId, f
         raise DataError(
             f"ids of this model are such as {catalogue.ids[0]!r}, those of new items such as {new.ids[0]!r}"
         )
+    fresh = [row for row, index in enumerate(places) if not index]
     whole = Catalogue(
-        ids=[*catalogue.ids, *new.ids],
-        titles=[*catalogue.titles, *new.titles],
+        ids=[*catalogue.ids, *(new.ids[row] for row in fresh)],
+        titles=[*catalogue.titles, *(new.titles[row] for row in fresh)],
         categories=[
             *catalogue.categories,
-            *(one if one in catalogue.category_names else None for one in new.categories),
+            *(new.categories[row] if new.categories[row] in catalogue.category_names else None for row in fresh),
         ],
     )
-    near = Neighbours(catalogue)
+    near = Neighbours(catalogue, met.tolist())
     weights = [
         near.of(title, category, (company or {}).get(raw, {}))
         for raw, title, category in zip(new.ids, new.titles, new.categories, strict=True)
     ]
+    rows = torch.arange(len(whole))  # of tables with all new items at the end
+    rows[len(catalogue) :] = len(catalogue) + torch.tensor(fresh, dtype=torch.int64)
+    for row, index in enumerate(places):
+        if index:
+            rows[index - 1] = len(catalogue) + row
     state = dict(network.state_dict())
     with torch.no_grad():
-        state |= {f"table.{name}": tensor for name, tensor in network.table.extended(weights).items()}
-    state["popularity"] = torch.cat([network.popularity, network.popularity.new_zeros(len(new))])
-    state["offered"] = torch.cat([network.offered, network.offered.new_ones(len(new))])
+        state |= {f"table.{name}": tensor[rows] for name, tensor in network.table.extended(weights).items()}
+    state["popularity"] = torch.cat([network.popularity, network.popularity.new_zeros(len(fresh))])
+    state["offered"] = torch.cat([network.offered, network.offered.new_ones(len(fresh))])
+    state["offered"] |= rows >= len(catalogue)
     header = dataclasses.replace(run.header, dataset={**run.header.dataset, "items": len(whole)})
     none = torch.zeros(len(whole), dtype=torch.int64)
     larger = new_network(header.recipe, whole, none, none, header.dataset["users"])
@@ -93,26 +105,39 @@ def remove_items(run: Run, ids: Sequence[RawId]) -> None:
     run.network.offered.copy_(left)
 
 
+def trained_items(run: Run) -> Bool[Tensor, " items"]:
+    """False for the items 1..V that the run has but that training never met, with a temporal split: they have no
+    vectors of their own."""
+    network = run.network
+    if run.header.recipe.split.method != "temporal":
+        return torch.ones_like(network.offered)
+    return network.offered | (network.popularity > 0)
+
+
 def return_items(run: Run, ids: Sequence[RawId]) -> int:
     """Items that were removed are read and recommended again, where they were; how many of these ids that concerns."""
-    removed = run.network.offered.logical_not()
+    removed = run.network.offered.logical_not() & trained_items(run)
     asked = torch.zeros_like(removed)
     asked[[index - 1 for index in run.catalogue.indices_of(ids) if index]] = True
-    run.network.offered |= asked
+    run.network.offered |= removed & asked
     return int((removed & asked).sum())
 
 
 class Neighbours:
-    """Finds the items that a new one is like."""
+    """Finds the items that a new one is like, among those that have been trained."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, trained: Sequence[bool]) -> None:
         self._catalogue = catalogue
+        self._is_trained = trained
+        self._trained = [index for index, it_is in enumerate(trained, start=1) if it_is]
         self._with_word: dict[str, list[int]] = defaultdict(list)
         self._with_category: dict[str, list[int]] = defaultdict(list)
         self._words = [0]
         for index, (title, category) in enumerate(zip(catalogue.titles, catalogue.categories, strict=True), start=1):
             words = _words(title)
             self._words.append(len(words))
+            if not trained[index - 1]:
+                continue
             for word in words:
                 self._with_word[word].append(index)
             if category is not None:
@@ -121,8 +146,12 @@ class Neighbours:
     def of(self, title: str | None, category: str | None, company: Mapping[RawId, float]) -> dict[int, float]:
         """Weights of item indices, with a sum of 1."""
         like = self._similar(title) or dict.fromkeys(self._with_category.get(category or "", []), 1.0)
-        weights = _shares(like or dict.fromkeys(range(1, len(self._catalogue) + 1), 1.0))
-        near = {index: weight for raw, weight in company.items() if (index := self._catalogue.index_of(raw))}
+        weights = _shares(like or dict.fromkeys(self._trained, 1.0))
+        near = {
+            index: weight
+            for raw, weight in company.items()
+            if (index := self._catalogue.index_of(raw)) and self._is_trained[index - 1]
+        }
         if not near:
             return weights
         share = sum(near.values()) / (sum(near.values()) + _PRIOR)

@@ -110,6 +110,15 @@ def vectors_like(
     return mixed * stretch
 
 
+def biases_like(bias: Float[Tensor, " items"], weights: Sequence[Mapping[int, float]]) -> Float[Tensor, " new"]:
+    """Of the biases that there are, those nearest to weighted means: rounded ones, which have one scale in common,
+    keep it."""
+    there = bias.unique()
+    wanted = mixtures(bias[:, None], weights)[:, 0]
+    chosen: Tensor = there[torch.bucketize(wanted, (there[1:] + there[:-1]) / 2)]
+    return chosen
+
+
 def item_vectors(
     rows: Int[Tensor, "*items tables"], weight: Float[Tensor, "rows part"], slices: int
 ) -> Float[Tensor, "*items width"]:

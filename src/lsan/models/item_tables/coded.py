@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsan.models.item_tables import Codes, OutputFactors, item_vectors, mixtures, vectors_like
+from lsan.models.item_tables import Codes, OutputFactors, biases_like, item_vectors, vectors_like
 from lsan.models.item_tables.turned import TurnedTable, first_turn
 
 
@@ -106,7 +106,7 @@ class CodedTable(TurnedTable):
         known = [torch.cat([piece, part]) for piece, part in zip(pieces, wanted, strict=True)]
         return {
             "codes": distinct(torch.cat([self.codes.long(), codes]), tables, known).to(torch.uint8),
-            "bias": torch.cat([self.bias, mixtures(self.bias[:, None], weights)[:, 0]]),
+            "bias": torch.cat([self.bias, biases_like(self.bias, weights)]),
         }
 
     def _rows_of(self, places: Int[Tensor, "*places"]) -> Int[Tensor, "*places tables"]:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsan.models.item_tables import OutputFactors, mixtures, vectors_like
+from lsan.models.item_tables import OutputFactors, biases_like, vectors_like
 from lsan.models.item_tables.turned import TurnedTable, first_turn
 
 #: Standard deviation of the first weights: small, so that the tied scores begin nearly equal.
@@ -31,10 +31,9 @@ class FullTable(TurnedTable):
 
     def extended(self, weights: Sequence[Mapping[int, float]]) -> dict[str, Tensor]:
         """The state with more items, each of which is like some known ones (weight by item 1..V)."""
-        bias = mixtures(self.bias[:, None], weights)[:, 0]
         return {
             "weight": torch.cat([self.weight, vectors_like(self.weight, weights)]),
-            "bias": torch.cat([self.bias, bias]),
+            "bias": torch.cat([self.bias, biases_like(self.bias, weights)]),
         }
 
     def output(self) -> OutputFactors:
