@@ -423,6 +423,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(
                     f"{setting} needs the loss cross-entropy at temperature 1, and regime prefix or causal"
                 )
+        if self.training.distillation and isinstance(loss, CrossEntropyConfig) and loss.label_smoothing:
+            raise ValueError("distillation smooths labels by itself: leave label_smoothing out")
         if self.training.r_drop and not self.model.dropout:
             raise ValueError("r_drop compares two dropout masks: it needs model.dropout")
 

@@ -20,6 +20,7 @@ from lsan.evaluation.metrics import ndcg
 from lsan.evaluation.ranking import Ranking, Rankings, Scorer, rank_cases
 from lsan.evaluation.report import Report, make_report
 from lsan.files import new_folder, refuse_existing, write_atomically
+from lsan.models.encoders.users import UserVectors
 from lsan.models.events import training_events, training_popularity
 from lsan.models.item_tables.coded import CodedTable
 from lsan.models.item_tables.codes import make_codes
@@ -211,6 +212,10 @@ def _fresh_network(dataset: Dataset, split: Split, recipe: Recipe, device: torch
         else:
             with torch.no_grad():
                 network.table.weight.copy_(vectors)
+    vectors_of_users = getattr(network.encoder, "users", None)
+    if isinstance(vectors_of_users, UserVectors):  # those who teach nothing are like those who are not there
+        with torch.no_grad():
+            vectors_of_users.weight[torch.from_numpy(split.train_stop - split.train_start < 2)] = 0.0
     return network.to(device)
 
 

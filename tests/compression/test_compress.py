@@ -18,7 +18,16 @@ from lsan.cli import main
 from lsan.compression.compress import Compression, Plan
 from lsan.compression.search import MARGIN, Candidate, candidates, choose_for_loss, choose_for_size
 from lsan.compression.sizes import shipped_bytes
-from lsan.config import CodedTableConfig, CrossEntropyConfig, ModelConfig, Recipe, TrainingConfig, TwinTransformerConfig
+from lsan.config import (
+    CodedTableConfig,
+    CrossEntropyConfig,
+    ModelConfig,
+    Recipe,
+    TrainingConfig,
+    TwinTransformerConfig,
+    recipe_from,
+    recipe_to,
+)
 from lsan.data.dataset import Dataset
 from lsan.errors import ConfigError, DataError
 from lsan.experiment import Observer, load_for_evaluation, start_run
@@ -392,6 +401,13 @@ def test_an_unfinished_teacher_is_refused(
     (run / "run.json").write_text(json.dumps(header))
     assert main(["compress", str(run), "--out", str(tmp_path / "out"), "--target-size", "13kB"]) == 2
     assert f"{run} is not finished: go on with `lsan train --resume {run}`" in capsys.readouterr().err
+
+
+def test_distillation_goes_with_no_label_smoothing() -> None:
+    content = recipe_to(recipe_of())
+    content["training"] |= {"distillation": {}, "loss": {"kind": "cross-entropy", "label_smoothing": 0.1}}
+    with pytest.raises(ConfigError, match="distillation smooths labels by itself: leave label_smoothing out"):
+        recipe_from(content, where="here")
 
 
 def test_a_recipe_with_distillation_is_not_for_train(corner_shop: Dataset, tmp_path: Path) -> None:

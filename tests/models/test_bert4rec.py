@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lsan.config import Bert4RecConfig, ModelConfig
+from lsan.config import Bert4RecConfig, ContextConfig, ModelConfig
 from lsan.models.encoders.bert4rec import Bert4Rec
 from lsan.models.histories import Histories
+from lsan.models.network import Network
 
 CONFIG = ModelConfig(regime="cloze", history=5, width=8, encoder=Bert4RecConfig(heads=2, blocks=2))
 
@@ -90,3 +91,23 @@ def test_what_is_masked_does_not_matter(table: Tensor, encoder: Bert4Rec) -> Non
         for items in (torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[1, 9, 3, 4, 8]]))
     )
     assert torch.equal(one, other)
+
+
+@torch.no_grad()
+def test_no_context_tells_of_a_masked_item() -> None:
+    config = ModelConfig(
+        regime="cloze", history=5, width=8, encoder=Bert4RecConfig(heads=2, blocks=2), context=ContextConfig()
+    )
+    torch.manual_seed(0)
+    network = Network(
+        config, torch.tensor([0, 1, 2, 3, 4]), torch.ones(4, dtype=torch.int64), torch.arange(4), 1
+    ).eval()
+    for parameter in network.parameters():
+        parameter.add_(0.5 * torch.randn(parameter.shape))
+    items = torch.tensor([[1, 2, 3]])
+    masked = torch.tensor([[False, True, False]])
+    found = [network.cloze(Histories.of_items(items), masked)]
+    items = torch.tensor([[1, 4, 3]])
+    found.append(network.cloze(Histories.of_items(items), masked))
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], network.cloze(Histories.of_items(torch.tensor([[1, 4, 2]])), masked))

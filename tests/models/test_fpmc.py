@@ -1,10 +1,16 @@
 """FPMC's score by hand."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 
-from lsan.config import FpmcConfig, ModelConfig
+from lsan.config import FpmcConfig, ModelConfig, Recipe, TrainingConfig
+from lsan.data.dataset import Dataset
+from lsan.experiment import Observer, start_run
 from lsan.models.encoders.fpmc import Fpmc
 from lsan.models.histories import Histories
+from lsan.runs import load_run
 
 
 @torch.no_grad()
@@ -20,3 +26,16 @@ def test_score_by_hand() -> None:
     last = encoder(factors[items], histories, last_only=True)[:, 0]
     table = torch.tensor([[1.0, 0.0, 0.0, -1.0]])  # <v^UI, (1, 0)> + <v^LI, (0, -1)>
     assert (last @ table.T).flatten().tolist() == [1 - 8, 0 - 8, 3 - 6]
+
+
+def test_users_who_teach_nothing_are_like_those_who_are_not_there(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    dataset = make_dataset([[1, 2, 3, 4, 5], [3, 2, 1], [2, 3, 4, 5]])  # the second trains with one event
+    recipe = Recipe(
+        model=ModelConfig(width=4, encoder=FpmcConfig(), untied_output=True), training=TrainingConfig(epochs=2)
+    )
+    start_run(dataset, recipe, tmp_path / "run", device=torch.device("cpu"), observer=Observer())
+    encoder = load_run(tmp_path / "run", device=torch.device("cpu")).network.encoder
+    assert isinstance(encoder, Fpmc)
+    assert encoder.users.weight.any(1).tolist() == [True, False, True]

@@ -41,7 +41,11 @@ def run(args: argparse.Namespace) -> None:
     out.print(f"{args.items:,} items, width {model.width}{narrow}, histories of {model.history} events, full length")
     out.print(table)
     if not any("codes" in one.option for one in options):
-        out.print(f"no codes: a width of {model.vector_width} cannot be cut into 4, 8, 16 or 32 parts")
+        out.print(
+            f"no codes: {args.items:,} items cannot fill 256 rows"
+            if args.items < 256
+            else f"no codes: a width of {model.vector_width} cannot be cut into 4, 8, 16 or 32 parts"
+        )
     out.print(
         "file: without ids, titles and categories. Memory and time are estimates (docs/compress.md), time for this "
         "machine, on which a small model was timed; catalogues past 200,000 items should be trained with a sampled loss"

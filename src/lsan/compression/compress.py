@@ -68,7 +68,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Such as d64-product-16x256-int4, d32-full-int8-int4 or d64-b1-product-32x256-paired85-int4: width, blocks,
+        """Such as d64-product-16x256-int4, d32-full-int8-int4 or d64-b1-product-32x256-paired80-int4: width, blocks,
         item table, weights."""
         kind = f"{self.codes}-{self.tables}x{self.rows}"
         if self.codes == "none":

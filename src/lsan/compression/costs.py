@@ -66,14 +66,15 @@ class Costs:
 
 
 def costs_of_options(recipe: Recipe, items: int, events: int) -> Iterator[Costs]:
-    """The costs of vectors of 32, 8 and 4 bits, and of as many codes as divide the width, for the network of a recipe.
+    """The costs of vectors of 32, 8 and 4 bits, and of as many codes as divide the width where there are items to fill
+    256 rows, for the network of a recipe.
 
     Raises:
         ConfigError: when the encoder is none that the rules know.
     """
     if recipe.model.encoder.__struct_config__.tag not in ("twin-transformer", "sasrec"):
         raise ConfigError("lsan plan knows the encoders twin-transformer and sasrec")
-    for option, table, quantisation in _options(recipe.model.vector_width):
+    for option, table, quantisation in _options(recipe.model.vector_width, items):
         content: dict[str, Any] = recipe_to(recipe)
         content["model"] |= {"table": table, "quantisation": quantisation, "context": None}
         yield costs(option, recipe_from(content, where=option), items, events)
@@ -161,12 +162,12 @@ def _shape(model: ModelConfig) -> tuple[int, int]:
     return getattr(model.encoder, "blocks", 1), getattr(model.encoder, "heads", 1)
 
 
-def _options(width: int) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
+def _options(width: int, items: int) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
     full = {"kind": "full"}
     yield "vectors, 32 bits", full, None
     yield "vectors, 8 bits", full, {"weights": 8, "table": 8, "bias": 8}
     yield "vectors, 4 bits", full, {"weights": 4, "table": 4, "bias": 4}
     for tables in (32, 16, 8, 4):
-        if width % tables == 0:
+        if width % tables == 0 and items >= 256:
             table = {"kind": "coded", "tables": tables, "rows": 256}
             yield f"{tables} codes of 256 rows", table, {"weights": 4, "table": 8, "bias": 4}

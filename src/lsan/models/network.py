@@ -105,7 +105,7 @@ class Network(nn.Module):
     ) -> Float[Tensor, "batch time output_width"]:
         """The vectors at every event when the items of the `masked` ones are hidden (cloze regime)."""
         assert isinstance(self.encoder, Bert4Rec)
-        return self._facing(self.encoder.cloze(self._vectors(histories), histories, masked))
+        return self._facing(self.encoder.cloze(self._vectors(histories, masked), histories, masked))
 
     def _facing(self, hidden: Tensor) -> Tensor:
         """The encoder's vectors as the output layer wants them."""
@@ -113,12 +113,15 @@ class Network(nn.Module):
             return self.table.facing(hidden)
         return hidden
 
-    def _vectors(self, histories: Histories) -> Float[Tensor, "batch time width"]:
-        """What the encoder reads: zero at padding."""
+    def _vectors(
+        self, histories: Histories, masked: Bool[Tensor, "batch time"] | None = None
+    ) -> Float[Tensor, "batch time width"]:
+        """What the encoder reads: zero at padding. The context of no event tells of a `masked` one."""
         if self.context is None or self.fusion is None:
             x = self.table(histories.items, None)
         else:
-            context = self.context(histories.items, histories.hours)
+            told = histories.items if masked is None else histories.items.masked_fill(masked, 0)
+            context = self.context(told, histories.hours)
             x = self.fusion(self.table(histories.items, context), context)
         if self.time is not None:
             x = x + self.time(histories)

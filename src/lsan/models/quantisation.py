@@ -26,7 +26,8 @@ def scale_count(shape: torch.Size) -> int:
 
 
 def scales_of(x: Float[Tensor, "*shape"], bits: int) -> Float[Tensor, " scales"]:
-    """The scales of a matrix. Each is a float16's value, and a quantised matrix has itself for its quantised form."""
+    """The scales of a matrix. Each is a float16's value, and a quantised matrix has itself for its quantised form
+    (but for rows of 8 bits whose numbers are below .002, where float16 is coarser than rounding)."""
     rows = x.detach().reshape(scale_count(x.shape), -1)
     top = 2 ** (bits - 1) - 1
     largest = rows.abs().amax(1)

@@ -15,7 +15,8 @@ class PreNormBlock(nn.Module):
     start from the normalised vectors.
 
     `q = LayerNorm(x)`, `y = LayerNorm(q + attention(q, x, x))`, `y + ReLU(y W_1 + b_1) W_2 + b_2`. (Section III-C of
-    the paper writes `x + layer(LayerNorm(x))`.) Dropout is on the layers' outputs as there, and after the ReLU.
+    the paper writes `x + layer(LayerNorm(x))`.) Dropout is on the layers' outputs and after the ReLU (there on
+    the softmax of the attention instead of its output).
     """
 
     def __init__(self, width: int, heads: int, inner: int, dropout: float) -> None:
