@@ -39,7 +39,7 @@ def training_examples(split: Split, regime: Regime, history: int) -> Examples:
     """All examples of the training part. Users with fewer than two training events give none.
 
     Causal and cloze: a user with more than `history` targets gives several examples, cut from the latest event
-    backwards.
+    backwards. For cloze, an earliest event that would stand alone is left out.
     """
     start, stop = split.train_start, split.train_stop
     targets = np.maximum(stop - start - 1, 0)

@@ -32,7 +32,7 @@ from lsan.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from lsan.training.distillation import Teaching, teachers_loss
 from lsan.training.losses import Loss, make_loss, native_precision
 from lsan.training.memory import keep_freed_memory
-from lsan.training.parallel import add_over_workers, from_first_worker, worker, workers
+from lsan.training.parallel import add_over_workers, from_first_worker, wait_for_all, worker, workers
 
 #: Positions, padding included, that are computed at once: what larger batches give is added up. On the CPU more take
 #: more memory and are no faster.
@@ -111,6 +111,7 @@ def train(
                 hooks.keep(average)
         progress.seconds = time.monotonic() - begun
         _save(checkpoint, network, average, optimizer, progress)
+    wait_for_all()  # the first one may have nothing left to do, and takes the checkpoint away
     started, saved = time.monotonic() - progress.seconds, time.monotonic()
     while progress.epoch < settings.epochs and progress.epoch - progress.best_epoch < settings.patience:
         order = np.random.default_rng(stream(seed, "order", progress.epoch))
@@ -208,7 +209,7 @@ def _predictions(network: Network, piece: _Piece) -> tuple[torch.Tensor, torch.T
 
 def _mask(present: torch.Tensor, share: float) -> torch.Tensor:
     """Which events are hidden in the cloze regime: each with probability `share`, and the last where none is, as that
-    is what prediction asks for (Sun et al. 2019, section 3.6)."""
+    is what prediction asks for (Sun et al. 2019, section 3.6, who add examples with only the last one hidden)."""
     masked = present & (torch.rand(present.shape, device=present.device) < share)
     masked[:, -1] |= ~masked.any(1)
     return masked

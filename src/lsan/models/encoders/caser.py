@@ -17,7 +17,8 @@ class Caser(Encoder):
 
     Horizontal filters of each height h = 1..L give `max over the window of ReLU(filter * events)`, vertical ones a
     weighted sum over the window. Both together, with dropout as in the authors' code: `z = ReLU(. W + b)`. The output
-    is `[z ; vector of the user]`, so the output table is twice as wide as the input's.
+    is `[z ; vector of the user]`, so the output table is twice as wide as the input's. (The
+    paper trains each window on its next T events; here every position has one target, the next.)
     """
 
     def __init__(self, config: ModelConfig, encoder: CaserConfig, users: int) -> None:
