@@ -136,6 +136,13 @@ def test_any_number_of_new_items_moves_no_rounded_bias(table: TableConfig, tmp_p
     torch.testing.assert_close(after[:, :6], before.network.scores(HISTORIES), rtol=1e-5, atol=1e-5)
 
 
+def test_more_items_than_codes() -> None:
+    many = Catalogue(ids=list(range(100, 400)), titles=[None] * 300, categories=[None] * 300)
+    reason = "takes no more items: 2 tables of 16 rows make 256 codes, and there are 306 items"
+    with pytest.raises(DataError, match=reason):
+        add_items(run_of(CodedTableConfig(tables=2, rows=16)), many)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("table", TABLES, ids=str)
 def test_items_that_training_never_met_are_new_in_their_place(table: TableConfig) -> None:

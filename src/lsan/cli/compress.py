@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the steps and the result")
     goal = parser.add_mutually_exclusive_group(required=True)
-    goal.add_argument("--target-size", metavar="SIZE", type=_size, help="at most so many bytes, such as 250kB")
+    goal.add_argument(
+        "--target-size",
+        metavar="SIZE",
+        type=_size,
+        help="at most so many bytes without ids, titles and categories, such as 250kB",
+    )
     goal.add_argument(
         "--max-loss", metavar="SHARE", type=_share, help="as small as it gets at this loss of nDCG@10, such as 1%%"
     )

@@ -41,7 +41,7 @@ def add_items(run: Run, new: Catalogue, company: Mapping[RawId, Mapping[RawId, f
 
     Raises:
         DataError: when an id is there already, or is of another type than those that are there, or two are the same, or
-            items of this model have neither codes nor vectors of their own.
+            items of this model have neither codes nor vectors of their own, or there are too few codes.
     """
     network, catalogue = run.network, run.catalogue
     if network.untied is not None or not isinstance(network.table, CodedTable | FullTable):
@@ -74,9 +74,12 @@ def add_items(run: Run, new: Catalogue, company: Mapping[RawId, Mapping[RawId, f
     for row, index in enumerate(places):
         if index:
             rows[index - 1] = len(catalogue) + row
-    state = dict(network.state_dict())
-    with torch.no_grad():
-        state |= {f"table.{name}": tensor[rows] for name, tensor in network.table.extended(weights).items()}
+    try:
+        with torch.no_grad():
+            extended = network.table.extended(weights)
+    except ValueError as error:
+        raise DataError(f"the model takes no more items: {error}") from error
+    state = dict(network.state_dict()) | {f"table.{name}": tensor[rows] for name, tensor in extended.items()}
     state["popularity"] = torch.cat([network.popularity, network.popularity.new_zeros(len(fresh))])
     state["offered"] = torch.cat([network.offered, network.offered.new_ones(len(fresh))])
     state["offered"] |= rows >= len(catalogue)
