@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -45,10 +46,12 @@ HISTORIES = Histories.of_items(torch.tensor([[0, 1, 2], [4, 5, 6]]))
 TEMPORAL = SplitConfig(method="temporal")
 
 
-def run_of(table: TableConfig, *, split: SplitConfig | None = None, bits: int | None = None, width: int = 8) -> Run:
+def run_of(
+    table: TableConfig, *, split: SplitConfig | None = None, bits: Literal[4, 8] | None = None, width: int = 8
+) -> Run:
     quantisation = QuantisationConfig() if isinstance(table, CodedTableConfig) else None
     if bits is not None:
-        quantisation = QuantisationConfig(weights=bits, table=bits, bias=bits)  # type: ignore[arg-type]
+        quantisation = QuantisationConfig(weights=bits, table=bits, bias=bits)
     recipe = Recipe(
         model=ModelConfig(
             width=width, table=table, encoder=SasRecConfig(), context=ContextConfig(), quantisation=quantisation

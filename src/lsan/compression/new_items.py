@@ -69,8 +69,7 @@ def add_items(run: Run, new: Catalogue, company: Mapping[RawId, Mapping[RawId, f
         near.of(title, category, (company or {}).get(raw, {}))
         for raw, title, category in zip(new.ids, new.titles, new.categories, strict=True)
     ]
-    rows = torch.arange(len(whole))  # of tables with all new items at the end
-    rows[len(catalogue) :] = len(catalogue) + torch.tensor(fresh, dtype=torch.int64)
+    rows = torch.tensor([*range(len(catalogue)), *(len(catalogue) + row for row in fresh)])  # where all new ones follow
     for row, index in enumerate(places):
         if index:
             rows[index - 1] = len(catalogue) + row
@@ -81,8 +80,7 @@ def add_items(run: Run, new: Catalogue, company: Mapping[RawId, Mapping[RawId, f
         raise DataError(f"the model takes no more items: {error}") from error
     state = dict(network.state_dict()) | {f"table.{name}": tensor[rows] for name, tensor in extended.items()}
     state["popularity"] = torch.cat([network.popularity, network.popularity.new_zeros(len(fresh))])
-    state["offered"] = torch.cat([network.offered, network.offered.new_ones(len(fresh))])
-    state["offered"] |= rows >= len(catalogue)
+    state["offered"] = torch.cat([network.offered, network.offered.new_zeros(len(fresh))]) | (rows >= len(catalogue))
     header = dataclasses.replace(run.header, dataset={**run.header.dataset, "items": len(whole)})
     none = torch.zeros(len(whole), dtype=torch.int64)
     larger = new_network(header.recipe, whole, none, none, header.dataset["users"])
@@ -110,7 +108,7 @@ def remove_items(run: Run, ids: Sequence[RawId]) -> None:
 
 def trained_items(run: Run) -> Bool[Tensor, " items"]:
     """False for the items 1..V that the run has but that training never met, with a temporal split: they have no
-    vectors of their own."""
+    vectors of their own. There, removed items without a known popularity look the same (docs/compress.md)."""
     network = run.network
     if run.header.recipe.split.method != "temporal":
         return torch.ones_like(network.offered)
@@ -131,15 +129,14 @@ class Neighbours:
 
     def __init__(self, catalogue: Catalogue, trained: Sequence[bool]) -> None:
         self._catalogue = catalogue
-        self._is_trained = trained
-        self._trained = [index for index, it_is in enumerate(trained, start=1) if it_is]
+        self._trained = {index: 1.0 for index, it_is in enumerate(trained, start=1) if it_is}
         self._with_word: dict[str, list[int]] = defaultdict(list)
         self._with_category: dict[str, list[int]] = defaultdict(list)
         self._words = [0]
         for index, (title, category) in enumerate(zip(catalogue.titles, catalogue.categories, strict=True), start=1):
             words = _words(title)
             self._words.append(len(words))
-            if not trained[index - 1]:
+            if index not in self._trained:
                 continue
             for word in words:
                 self._with_word[word].append(index)
@@ -149,11 +146,11 @@ class Neighbours:
     def of(self, title: str | None, category: str | None, company: Mapping[RawId, float]) -> dict[int, float]:
         """Weights of item indices, with a sum of 1."""
         like = self._similar(title) or dict.fromkeys(self._with_category.get(category or "", []), 1.0)
-        weights = _shares(like or dict.fromkeys(self._trained, 1.0))
+        weights = _shares(like or self._trained)
         near = {
             index: weight
             for raw, weight in company.items()
-            if (index := self._catalogue.index_of(raw)) and self._is_trained[index - 1]
+            if (index := self._catalogue.index_of(raw)) in self._trained
         }
         if not near:
             return weights
